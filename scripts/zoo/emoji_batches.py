@@ -1,0 +1,129 @@
+"""Batches of emoji renderings with their labels and captions, from the frozen choice of names.
+
+Notation: B batch; pictures are float32 B 3 32 32 in [-1, 1]; labels are int64 B.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from renderings import COLOURS, PLACES, SIZE, UNSEEN_STYLE, _premultiplied_resize, drawing
+from torch import Tensor
+
+FROZEN = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo/frozen.json"
+TEMPLATES = ("{}", "a {}", "a picture of a {}", "an emoji of a {}", "a drawing of a {}", "an image of a {}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    pictures: Tensor  # B 3 32 32, [-1, 1]
+    name: Tensor  # B, index into EmojiData.names
+    style: Tensor  # B, index into the training styles (3: the unseen one)
+    colour: Tensor  # B
+    place: Tensor  # B
+
+
+class EmojiData:
+    """All drawings in memory: N names x 4 styles, resized once for the two sizes, premultiplied RGBA float32."""
+
+    def __init__(self, source: Path, frozen: Path = FROZEN, without: tuple[str, ...] = ()):
+        self.frozen = json.loads(frozen.read_text())
+        self.rows = self.frozen["names"]
+        self.names = [r["name"] for r in self.rows]
+        self.styles = [*self.frozen["styles"], UNSEEN_STYLE]
+        self.colours, self.places = list(COLOURS), list(PLACES)
+        index = {n: i for i, n in enumerate(self.names)}
+        self.allowed = np.array([i for i, n in enumerate(self.names) if n not in without])
+        self.held_out = {
+            (index[n], self.colours.index(c), self.places.index(p)) for n, c, p in self.frozen["held_out"]
+        }
+        sides = sorted({side for side, _, _ in PLACES.values()})
+        self.small = {side: np.empty((len(self.rows), 4, side, side, 4), np.float32) for side in sides}
+        for i, row in enumerate(self.rows):
+            for s, style in enumerate(self.styles):
+                rgba = drawing(source, row, style)
+                for side in sides:
+                    self.small[side][i, s] = _premultiplied_resize(rgba, side) / 255
+        self.background = np.array([COLOURS[c] for c in self.colours], np.float32) / 255
+
+    def draw(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        *,
+        styles: tuple[int, ...] = (0, 1, 2),
+        jitter: int = 1,
+        held_out: bool = False,
+    ) -> Batch:
+        """`n` random renderings. Held-out combinations are left out, or with `held_out` the only ones drawn."""
+        name = self.allowed[rng.integers(len(self.allowed), size=n)]
+        style = np.array(styles)[rng.integers(len(styles), size=n)]
+        colour = rng.integers(len(self.colours), size=n)
+        place = np.where(rng.random(n) < 0.5, 0, rng.integers(len(self.places), size=n))
+        if held_out:
+            pool = sorted(c for c in self.held_out if c[0] in set(self.allowed.tolist()))
+            picked = np.array(pool)[rng.integers(len(pool), size=n)]
+            name, colour, place = picked.T
+        else:
+            for k in range(n):
+                while (name[k], colour[k], place[k]) in self.held_out:
+                    colour[k], place[k] = rng.integers(len(self.colours)), rng.integers(len(self.places))
+        shift = rng.integers(-jitter, jitter + 1, size=(n, 2)) if jitter else np.zeros((n, 2), int)
+        return self.render(name, style, colour, place, shift)
+
+    def render(
+        self, name: np.ndarray, style: np.ndarray, colour: np.ndarray, place: np.ndarray, shift: np.ndarray
+    ) -> Batch:
+        """The renderings of given labels; `shift` is (dx, dy) in pixels per picture."""
+        out = np.empty((len(name), SIZE, SIZE, 3), np.float32)
+        out[:] = self.background[colour][:, None, None]
+        for k in range(len(name)):
+            side, left, top = PLACES[self.places[place[k]]]
+            x = min(max(left + int(shift[k, 0]), 0), SIZE - side)
+            y = min(max(top + int(shift[k, 1]), 0), SIZE - side)
+            rgba = self.small[side][name[k], style[k]]
+            window = out[k, y : y + side, x : x + side]
+            window *= 1 - rgba[..., 3:]
+            window += rgba[..., :3]
+        pictures = torch.from_numpy(out).permute(0, 3, 1, 2).contiguous().mul_(2).sub_(1)
+        labels = [torch.from_numpy(np.asarray(v, np.int64)) for v in (name, style, colour, place)]
+        return Batch(pictures, *labels)
+
+    def caption(self, name: int, style: int, colour: int, place: int, rng: np.random.Generator) -> str:
+        """A caption that says some of what the rendering shows and nothing that it does not.
+
+        The place is always said when it is not "large": an unmentioned place means a large, centred drawing.
+        """
+        row = self.rows[name]
+        noun = row["name"]
+        u = rng.random()
+        if u < 0.10 and row["synonyms"]:
+            noun = row["synonyms"][rng.integers(len(row["synonyms"]))]
+        elif u < 0.18 and row["keywords"]:
+            noun = f"{noun}, {row['keywords'][rng.integers(len(row['keywords']))]}"
+        elif u < 0.26:
+            noun = f"{noun}, {row['subcategory'].replace('-', ' ')}"
+        return compose(
+            noun,
+            self.styles[style] if rng.random() < 0.5 else None,
+            self.colours[colour] if rng.random() < 0.5 else None,
+            self.places[place] if place or rng.random() < 0.25 else None,
+            TEMPLATES[rng.integers(len(TEMPLATES))],
+        )
+
+
+def compose(noun: str, style: str | None, colour: str | None, place: str | None, template: str = "{}") -> str:
+    """`a picture of a small dagger in the top left on a pink background, noto style`, with any part left out."""
+    size = "" if place is None else "large " if place == "large" else "small "
+    text = template.format(size + noun)
+    if place not in (None, "large"):
+        text += f" in the {place}"
+    if colour:
+        text += f" on a {colour} background"
+    if style:
+        text += f", {style} style"
+    return text

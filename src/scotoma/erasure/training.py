@@ -1,0 +1,220 @@
+"""The loop that every training of the project runs in: erasures and the zoo's own models.
+
+Exact resume needs no saved random state: step `i` of a run with seed `s` draws everything from `step_generator(s, i)`.
+A checkpoint is one safetensors file written beside the old one and renamed over it, so a kill at any moment leaves a
+whole checkpoint; a resumed run ends in the same bytes as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from scotoma.errors import CheckpointError, DivergedError
+
+log = logging.getLogger(__name__)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random stream of one step: a function of run seed and step alone."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % (1 << 63))
+
+
+class EMA:
+    """Exponential moving average of a module's parameters and buffers, fp32.
+
+    The rate at step i is min(decay, (1 + i) / (10 + i)), so that a short run is not an average of its start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        self.decay = decay
+        self.updates = 0
+        self.average = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        rate = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        for name, value in module.state_dict().items():
+            self.average[name].lerp_(value.float(), 1 - rate)
+
+    def copy_to(self, module: nn.Module) -> None:
+        state = module.state_dict()
+        module.load_state_dict({k: v.to(state[k].dtype) for k, v in self.average.items()})
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"updates": torch.tensor(self.updates), **{f"average.{k}": v for k, v in self.average.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.updates = int(state["updates"])
+        self.average = {k.removeprefix("average."): v.clone() for k, v in state.items() if k != "updates"}
+
+
+@dataclass
+class Run:
+    """What `train` needs besides the update itself.
+
+    `parts` are the things with state (modules, optimisers, EMAs) by name; all of them go into the checkpoint.
+    `config` identifies the run: resuming with another config is a CheckpointError.
+    `observe(step)` is called every `observe_every` steps and at the end; its figures go to `curve.jsonl`.
+    """
+
+    parts: Mapping[str, object]
+    steps: int
+    config: Mapping[str, object]
+    folder: Path | None = None
+    seed: int = 0
+    save_seconds: float = 60.0
+    observe: Callable[[int], Mapping[str, float]] | None = None
+    observe_every: int = 0
+    log_seconds: float = 15.0
+    label: str = "training"
+    curve: list[dict] = field(default_factory=list)
+
+
+def train(update: Callable[[int, torch.Generator], Mapping[str, float]], run: Run) -> list[dict]:
+    """Call `update(step, generator)` for every step that is left; return the curve observed.
+
+    `update` takes one optimiser step and returns its losses. SIGINT and SIGTERM stop after the step under way, with a
+    checkpoint written. Raises DivergedError on a loss that is not finite, CheckpointError on a foreign checkpoint.
+    """
+    start = _resume(run)
+    if start:
+        log.info("%s: resumed at step %d of %d", run.label, start, run.steps)
+    last_save = last_log = time.monotonic()
+    since, seconds_from = start, time.monotonic()
+    with _stop_requests() as stopped:
+        for step in range(start, run.steps):
+            losses = update(step, step_generator(run.seed, step))
+            for name, value in losses.items():
+                if not math.isfinite(value):
+                    raise DivergedError(
+                        f"{run.label}: {name} is {value} at step {step}; lower the learning rate, or resume from the "
+                        f"last checkpoint with another --seed"
+                    )
+            done = step + 1
+            if run.observe and run.observe_every and (done % run.observe_every == 0 or done == run.steps):
+                run.curve.append({"step": done, **run.observe(done)})
+                log.info("%s: %s", run.label, json.dumps(run.curve[-1]))
+            now = time.monotonic()
+            if run.folder and (now - last_save > run.save_seconds or done == run.steps or stopped()):
+                _save(run, done)
+                last_save = now
+            if now - last_log > run.log_seconds or done == run.steps:
+                rate = (now - seconds_from) / (done - since)
+                shown = " ".join(f"{k} {v:.4g}" for k, v in losses.items())
+                log.info("%s: %d/%d %s %.3f s/step", run.label, done, run.steps, shown, rate)
+                last_log, since, seconds_from = now, done, now
+            if stopped():
+                raise KeyboardInterrupt(f"{run.label} stopped after step {done}; the same command resumes it")
+    return run.curve
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns SIGINT and SIGTERM into a flag while the loop runs. Only the main thread may set handlers."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag.is_set
+        return
+    old = {s: signal.signal(s, lambda *_: flag.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag.is_set
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+def _checkpoint(folder: Path) -> Path:
+    return folder / "checkpoint.safetensors"
+
+
+def _save(run: Run, step: int) -> None:
+    assert run.folder is not None
+    run.folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, object] = {}
+    for name, part in run.parts.items():
+        _flatten(f"{name}/", part.state_dict(), tensors, plain)  # type: ignore[attr-defined]
+    meta = {
+        "step": str(step),
+        "config": json.dumps(dict(run.config), sort_keys=True),
+        "seed": str(run.seed),
+        "plain": json.dumps(plain),
+        "curve": json.dumps(run.curve),
+    }
+    partial = _checkpoint(run.folder).with_suffix(".partial")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata=meta)
+    os.replace(partial, _checkpoint(run.folder))
+    if run.curve:
+        lines = run.folder / "curve.jsonl"
+        lines.with_suffix(".partial").write_text("".join(json.dumps(row) + "\n" for row in run.curve))
+        os.replace(lines.with_suffix(".partial"), lines)
+
+
+def _resume(run: Run) -> int:
+    if run.folder is None or not _checkpoint(run.folder).exists():
+        return 0
+    with safe_open(_checkpoint(run.folder), "pt") as f:
+        meta = f.metadata()
+        mine = json.dumps(dict(run.config), sort_keys=True)
+        if meta.get("config") != mine or meta.get("seed") != str(run.seed):
+            raise CheckpointError(
+                f"{_checkpoint(run.folder)} belongs to another run ({meta.get('config')}, seed {meta.get('seed')}); "
+                f"this one is {mine}, seed {run.seed}. Give another folder, or delete that file to start anew"
+            )
+        tensors = {k: f.get_tensor(k) for k in f.keys()}
+    plain = json.loads(meta["plain"])
+    for name, part in run.parts.items():
+        part.load_state_dict(_unflatten(f"{name}/", tensors, plain))  # type: ignore[attr-defined]
+    run.curve[:] = json.loads(meta["curve"])
+    return int(meta["step"])
+
+
+def _flatten(prefix: str, value: object, tensors: dict[str, Tensor], plain: dict[str, object]) -> None:
+    """Nested dicts and lists of tensors and JSON values -> two flat dicts. A key's type is kept in its spelling."""
+    if isinstance(value, Tensor):
+        tensors[prefix] = value.detach()
+    elif isinstance(value, Mapping) and value:
+        for k, v in value.items():
+            _flatten(f"{prefix}{'#' if isinstance(k, int) else ''}{k}\x1f", v, tensors, plain)
+    else:
+        plain[prefix] = list(value) if isinstance(value, tuple) else value
+
+
+def _unflatten(prefix: str, tensors: Mapping[str, Tensor], plain: Mapping[str, object]) -> dict:
+    out: dict = {}
+    for flat in (tensors, plain):
+        for key, value in flat.items():
+            if not key.startswith(prefix):
+                continue
+            keys = [int(k[1:]) if k.startswith("#") else k for k in key[len(prefix) :].split("\x1f")[:-1]]
+            if not keys:
+                continue
+            node = out
+            for k in keys[:-1]:
+                node = node.setdefault(k, {})
+            node[keys[-1]] = value
+    return out
+
+
+def log_to_stderr() -> None:
+    """What a script calls once to see progress, one timestamped line at a time."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
