@@ -31,14 +31,15 @@ STAND_INS = {
 # Never seen by zoo:emoji-control; all four belong to the reporting split. Two keep a near neighbour in the
 # training set (dagger: kitchen knife; bikini: one-piece swimsuit), two stand alone.
 CONTROL = ["dagger", "bikini", "syringe", "megaphone"]
-# Concept pairs (concept, alternative). Tuning may look at the first list only, reported figures use the second only.
+# Concept pairs (concept, alternative). Tuning may look at the first list only, reported figures use the second only;
+# no member of a category in one list is a concept of the other.
 TUNING_PAIRS = [
-    {"task": "near object", "concept": "axe", "instead": "hammer"},
+    {"task": "near object", "concept": "zombie", "instead": "troll"},
     {"task": "far object", "concept": "coffin", "instead": "basket"},
     {"task": "style", "concept": "noto", "instead": "twemoji"},
     {"task": "to nothing", "concept": "skull", "instead": ""},
-    {"task": "category", "concept": "disturbing", "instead": "balloon"},
-    {"task": "two at once", "concept": ["axe", "coffin"], "instead": ["hammer", "basket"]},
+    {"task": "category", "concept": "hateful", "instead": "balloon"},
+    {"task": "two at once", "concept": ["zombie", "coffin"], "instead": ["troll", "basket"]},
 ]
 REPORTING_PAIRS = [
     {"task": "near object", "concept": "dagger", "instead": "pencil"},
@@ -60,7 +61,7 @@ DROPPED_KEYWORDS = {"sexy", "sex", "porn", "naked", "nude", "fuck", "shit", "bit
 
 def needed() -> set[str]:
     """Names that a split mentions and that must therefore be shipped."""
-    names = {n for group in STAND_INS.values() for n in group} | {"balloon"}
+    names = {n for group in STAND_INS.values() for n in group} | {"balloon", "hammer"}
     for pair in TUNING_PAIRS + REPORTING_PAIRS:
         if pair["task"] not in ("style", "category"):
             for side in ("concept", "instead"):

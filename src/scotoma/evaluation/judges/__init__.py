@@ -1,0 +1,5 @@
+"""Judges A and B, by data set. `load_judge("emoji", "a")`."""
+
+from scotoma.evaluation.judges.judge import Judge, Judgement, load_judge, read_judge
+
+__all__ = ["Judge", "Judgement", "load_judge", "read_judge"]

@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from scotoma.errors import DataError, UsageError
+from scotoma.evaluation.judges import load_judge, read_judge
+from scotoma.evaluation.judges.networks import ARCHITECTURES, to_network
+
+LABELS = {"name": ["a", "b", "c"], "place": ["left", "right"]}
+
+
+def written(path, architecture):
+    torch.manual_seed(0)
+    network = ARCHITECTURES[architecture]({k: len(v) for k, v in LABELS.items()}).eval()
+    state = {k: v.half() for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    meta = {"labels": json.dumps(LABELS), "architecture": architecture, "card": "{}"}
+    save_file(state, path, metadata=meta)
+    return path
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("side", [28, 32])
+def test_reads_what_was_written_and_judges_any_batch_size_alike(tmp_path, architecture, side):
+    judge = read_judge(written(tmp_path / "j.safetensors", architecture))
+    pictures = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    whole, parts = judge(pictures), judge(pictures, batch_size=2)
+    assert whole.probabilities["name"].shape == (5, 3)
+    assert whole.features.shape == (5, ARCHITECTURES[architecture].features)
+    np.testing.assert_allclose(whole.probabilities["name"].sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(whole.features, parts.features, atol=1e-4)
+    assert whole.seen("place") == parts.seen("place")
+
+
+def test_picture_range_is_minus_one_to_one():
+    """0 -> 0/127.5 - 1 = -1; 255 -> 255/127.5 - 1 = 1."""
+    x = to_network(np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)]))
+    assert x.shape == (2, 3, 4, 4)
+    assert (x[0] == -1).all() and (x[1] == 1).all()
+
+
+def test_float_pictures_are_refused():
+    with pytest.raises(ValueError, match="expected uint8 pictures of shape N H W 3"):
+        to_network(np.zeros((1, 4, 4, 3), np.float32))
+
+
+def test_unknown_data_set_names_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'emoji'"):
+        load_judge("emojis", "a")
+
+
+def test_no_pictures_is_an_error_not_an_empty_answer(tmp_path):
+    judge = read_judge(written(tmp_path / "j.safetensors", "plain"))
+    with pytest.raises(UsageError, match="given no picture"):
+        judge(np.zeros((0, 32, 32, 3), np.uint8))
+
+
+def test_a_foreign_or_truncated_file_is_a_named_error(tmp_path):
+    path = written(tmp_path / "j.safetensors", "plain")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not a judge of this version"):
+        read_judge(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(DataError, match="not a judge of this version"):
+        read_judge(path)
+    with pytest.raises(DataError, match="is not installed"):
+        read_judge(tmp_path / "none.safetensors")
