@@ -99,7 +99,8 @@ def choose(source: Path, count: int) -> tuple[list[dict], float]:
         distance += np.sqrt(np.maximum(d2, 0) / (squares[:, s, None] + squares[None, :, s])) / x.shape[1]
     np.fill_diagonal(distance, np.inf)
     alive = np.ones(len(rows), bool)
-    stand_in_subcategories = {r["subcategory"] for r in rows if r["name"] in sum(STAND_INS.values(), [])}
+    stand_ins = {n for group in STAND_INS.values() for n in group}
+    stand_in_subcategories = {r["subcategory"] for r in rows if r["name"] in stand_ins}
 
     def protected(i: int) -> bool:
         sub = rows[i]["subcategory"]

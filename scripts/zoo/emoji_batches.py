@@ -38,9 +38,7 @@ class EmojiData:
         self.colours, self.places = list(COLOURS), list(PLACES)
         index = {n: i for i, n in enumerate(self.names)}
         self.allowed = np.array([i for i, n in enumerate(self.names) if n not in without])
-        self.held_out = {
-            (index[n], self.colours.index(c), self.places.index(p)) for n, c, p in self.frozen["held_out"]
-        }
+        self.held_out = {(index[n], self.colours.index(c), self.places.index(p)) for n, c, p in self.frozen["held_out"]}
         sides = sorted({side for side, _, _ in PLACES.values()})
         self.small = {side: np.empty((len(self.rows), 4, side, side, 4), np.float32) for side in sides}
         for i, row in enumerate(self.rows):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from emoji_batches import EmojiData
+from emoji_batches import Batch, EmojiData
 from fashion_batches import FashionData
 from safetensors.torch import save_file
 from torch import Tensor
@@ -181,11 +181,20 @@ def measure(network: torch.nn.Module, data: EmojiData | FashionData) -> dict[str
     return out
 
 
-def unseen(data: EmojiData):  # noqa: ANN201
+def unseen(data: EmojiData) -> Batch:
     return data.draw(600, np.random.default_rng(6), styles=(3,))
 
 
-def ship(network, which, data_name, data, heads, figures, steps, args) -> None:  # noqa: ANN001
+def ship(
+    network: torch.nn.Module,
+    which: str,
+    data_name: str,
+    data: EmojiData | FashionData,
+    heads: dict[str, int],
+    figures: dict[str, float],
+    steps: int,
+    args: argparse.Namespace,
+) -> None:
     """Write the fp16 weights with labels and card in the header, whole or not at all."""
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}

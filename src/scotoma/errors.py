@@ -1,23 +1,23 @@
 """Every error Scotoma raises on purpose. One sentence: the cause and the fix. Exit codes are the CLI's.
 
-    ScotomaError                      1   the root; never raised itself
-    ├── UsageError                    2   an argument, name or option that does not fit
-    ├── MissingExtraError             3   an optional dependency is not installed; gives the install line
-    ├── BoundsError                   4   refused by the rules in bounds.py
-    ├── ModelError                    5   a model that cannot be read or is of a family we do not know
-    │   ├── UnsafeFileError           5   a pickle, or any file that may run code when read
-    │   └── EmptyLayerGroupError      5   a layer group that selects no parameter
-    ├── EditError                     6   an Edit file that is truncated, foreign, tampered with, or does not fit
-    │   ├── EditFormatError           6
-    │   ├── EditTamperedError         6
-    │   ├── BaseMismatchError         6
-    │   └── StackingError             6
-    ├── SelfCheckError                7   the erase changed nothing, broke the model, or leads where it must not
-    │   └── UndecidedError            7   nobody could judge the concept and --accept-undecided was not given
-    ├── TrainingError                 8
-    │   ├── DivergedError             8   a loss that is not finite
-    │   └── CheckpointError           8   a checkpoint of another run or configuration
-    └── DataError                     9   data that is missing, has another hash, or cannot be read
+ScotomaError                      1   the root; never raised itself
+├── UsageError                    2   an argument, name or option that does not fit
+├── MissingExtraError             3   an optional dependency is not installed; gives the install line
+├── BoundsError                   4   refused by the rules in bounds.py
+├── ModelError                    5   a model that cannot be read or is of a family we do not know
+│   ├── UnsafeFileError           5   a pickle, or any file that may run code when read
+│   └── EmptyLayerGroupError      5   a layer group that selects no parameter
+├── EditError                     6   an Edit file that is truncated, foreign, tampered with, or does not fit
+│   ├── EditFormatError           6
+│   ├── EditTamperedError         6
+│   ├── BaseMismatchError         6
+│   └── StackingError             6
+├── SelfCheckError                7   the erase changed nothing, broke the model, or leads where it must not
+│   └── UndecidedError            7   nobody could judge the concept and --accept-undecided was not given
+├── TrainingError                 8
+│   ├── DivergedError             8   a loss that is not finite
+│   └── CheckpointError           8   a checkpoint of another run or configuration
+└── DataError                     9   data that is missing, has another hash, or cannot be read
 """
 
 from __future__ import annotations

@@ -152,7 +152,9 @@ def read_jsonl(path: Path) -> tuple[RunHeader, list[dict[str, Any]]]:
     try:
         lines = path.read_text().splitlines()
     except OSError as e:
-        raise DataError(f"{path} cannot be read ({e.strerror}); check the path, or run the command that writes it") from e
+        raise DataError(
+            f"{path} cannot be read ({e.strerror}); check the path, or run the command that writes it"
+        ) from e
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -162,7 +164,9 @@ def read_jsonl(path: Path) -> tuple[RunHeader, list[dict[str, Any]]]:
     if not rows or "header" not in rows[0]:
         raise DataError(f"{path} does not open with a header line; it is not a record file of Scotoma")
     if rows[0]["header"].get("format", 0) > FORMAT:
-        raise DataError(f"{path} is of format {rows[0]['header']['format']}, this version reads {FORMAT}; upgrade scotoma")
+        raise DataError(
+            f"{path} is of format {rows[0]['header']['format']}, this version reads {FORMAT}; upgrade scotoma"
+        )
     return RunHeader(**rows[0]["header"]), rows[1:]
 
 

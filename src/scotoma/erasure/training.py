@@ -180,7 +180,7 @@ def _resume(run: Run) -> int:
                 f"{_checkpoint(run.folder)} belongs to another run ({meta.get('config')}, seed {meta.get('seed')}); "
                 f"this one is {mine}, seed {run.seed}. Give another folder, or delete that file to start anew"
             )
-        tensors = {k: f.get_tensor(k) for k in f.keys()}
+        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
     plain = json.loads(meta["plain"])
     for name, part in run.parts.items():
         part.load_state_dict(_unflatten(f"{name}/", tensors, plain))  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -34,8 +35,10 @@ class NameNet(nn.Module):
         widths = (24, 48, 96, 128)
         self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
         stages = []
-        for a, b in zip(widths, widths[1:], strict=False):
-            stages.append(nn.ModuleList([nn.Conv2d(a, b, 3, padding=1), nn.Conv2d(b, 2 * b, 1), nn.Conv2d(2 * b, b, 1)]))
+        for a, b in pairwise(widths):
+            stages.append(
+                nn.ModuleList([nn.Conv2d(a, b, 3, padding=1), nn.Conv2d(b, 2 * b, 1), nn.Conv2d(2 * b, b, 1)])
+            )
         self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(widths[-1], classes)
 
@@ -82,10 +85,12 @@ def load(dataset: str) -> NameClassifier:
         raise unknown_name("name classifier", dataset, AVAILABLE)
     path = FOLDER / AVAILABLE[dataset]
     if not path.exists():
-        raise DataError(f"{path.name} is not installed with this package; reinstall scotoma, or rebuild it: scripts/zoo")
+        raise DataError(
+            f"{path.name} is not installed with this package; reinstall scotoma, or rebuild it: scripts/zoo"
+        )
     with safe_open(path, "pt") as f:
         meta = f.metadata()
-        state = {k: f.get_tensor(k).float() for k in f.keys()}
+        state = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
     labels = tuple(json.loads(meta["labels"]))
     network = NameNet(len(labels))
     network.load_state_dict(state)
