@@ -24,8 +24,22 @@ FOLDER = Path(__file__).parent
 AVAILABLE = {"emoji": "zoo_names_emoji.safetensors", "fashion-mnist": "zoo_names_fashion.safetensors"}
 
 
+class Stage(nn.Module):
+    """A 3x3 convolution to a new width, then an inverted bottleneck of 1x1 convolutions beside a skip."""
+
+    def __init__(self, width_in: int, width_out: int):
+        super().__init__()
+        self.spread = nn.Conv2d(width_in, width_out, 3, padding=1)
+        self.up = nn.Conv2d(width_out, 2 * width_out, 1)
+        self.down = nn.Conv2d(2 * width_out, width_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.leaky_relu(self.spread(x), 0.1)
+        return y + self.down(F.leaky_relu(self.up(y), 0.1))
+
+
 class NameNet(nn.Module):
-    """Inverted bottlenecks (Sandler et al. 2018) with instance-free scaling: no norm, so gradients to the input are plain.
+    """A small convolutional network without normalisation, so that a picture's gradient depends on that picture alone.
 
     The last map is B 128 4 4 for 32 px input; the class activation of a name is that map times the name's weight row.
     """
@@ -34,23 +48,15 @@ class NameNet(nn.Module):
         super().__init__()
         widths = (24, 48, 96, 128)
         self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
-        stages = []
-        for a, b in pairwise(widths):
-            stages.append(
-                nn.ModuleList([nn.Conv2d(a, b, 3, padding=1), nn.Conv2d(b, 2 * b, 1), nn.Conv2d(2 * b, b, 1)])
-            )
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.ModuleList(Stage(a, b) for a, b in pairwise(widths))
         self.head = nn.Linear(widths[-1], classes)
 
     def feature_map(self, x: Tensor) -> Tensor:
         """B 3 H W -> B 128 H/8 W/8."""
         y = F.leaky_relu(self.stem(x), 0.1)
-        for i, (spread, up, down) in enumerate(self.stages):  # type: ignore[misc]
-            y = F.leaky_relu(spread(y), 0.1)
-            y = y + down(F.leaky_relu(up(y), 0.1))
-            if i < 2:
-                y = F.avg_pool2d(y, 2)
-        return y
+        y = F.avg_pool2d(self.stages[0](y), 2)
+        y = F.avg_pool2d(self.stages[1](y), 2)
+        return self.stages[2](y)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.feature_map(x).mean((2, 3)))

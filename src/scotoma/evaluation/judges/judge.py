@@ -56,7 +56,8 @@ class Judge:
         """uint8 N H W 3 -> Judgement. Raises UsageError on an empty batch."""
         if len(pictures) == 0:
             raise UsageError("a judge was given no picture; check that the generation before it wrote some")
-        features, probabilities = [], {head: [] for head in self.labels}
+        features: list[np.ndarray] = []
+        probabilities: dict[str, list[np.ndarray]] = {head: [] for head in self.labels}
         with torch.inference_mode():
             for start in range(0, len(pictures), batch_size):
                 f, logits = self.network(to_network(pictures[start : start + batch_size]))
