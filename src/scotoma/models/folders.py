@@ -1,0 +1,166 @@
+"""What a source names and what lies in its folder, checked before any weight is read.
+
+Pickles are refused by name, code is never run, and only classes of diffusers and transformers are built. A folder may
+hold `shared.json`, which maps a component to a sibling folder that stores it, so that weights are stored once:
+{"vae": "autoencoder"} takes vae/ from ../autoencoder/vae/.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scotoma.errors import ModelError, UnsafeFileError
+from scotoma.models.families import LABELS_FILE, Family, detect
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last: where SD 1.x keeps its safety checker
+ZOO_PREFIX = "zoo:"
+ZOO = Path(__file__).parent / "zoo"
+SHARED_FILE = "shared.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A checked folder: its family, the configs, and where each component lies."""
+
+    folder: Path
+    family: Family
+    model_index: Mapping[str, Any]
+    configs: Mapping[str, Mapping[str, Any]]
+    shared: Mapping[str, Path] = field(default_factory=dict)  # component: folder that is not under `folder`
+
+
+def zoo_names() -> list[str]:
+    """Names that ship, without the prefix."""
+    if not ZOO.is_dir():
+        return []
+    whole = (f for f in ZOO.iterdir() if (f / "model_index.json").is_file() or (f / LABELS_FILE).is_file())
+    return sorted(f.name for f in whole)
+
+
+def zoo_folder(source: str) -> Path:
+    """The folder of "zoo:NAME". Raises ModelError listing the names that ship."""
+    names = zoo_names()
+    if source.removeprefix(ZOO_PREFIX) not in names:
+        ship = ", ".join(ZOO_PREFIX + name for name in names) or "none"
+        raise ModelError(f"{source} is not in the zoo; names that ship: {ship}")
+    return ZOO / source.removeprefix(ZOO_PREFIX)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises ModelError for a file that is missing, not JSON, or not an object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ModelError(
+            f"{path} cannot be read ({e.strerror}); the model folder is not complete: fetch it again"
+        ) from e
+    except ValueError as e:
+        raise ModelError(f"{path} is not JSON ({e}); the model folder is damaged: fetch it again") from e
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} must hold a JSON object; the model folder is damaged: fetch it again")
+    return content
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Look at names in one folder, not below. Raises UnsafeFileError for a pickle or an index that leads to one."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICKLES and not path.is_dir():
+            raise UnsafeFileError(
+                f"{path} is a pickle, which can run code when it is read; keep only .safetensors weights in the folder"
+            )
+    for index in sorted(folder.glob("*.index.json")):
+        shards = read_json(index).get("weight_map", {})
+        for shard in sorted(set(shards.values()) if isinstance(shards, dict) else {str(shards)}):
+            if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+                raise UnsafeFileError(
+                    f"{index} points to {shard!r}, which is not a .safetensors file beside it; fetch the model again"
+                )
+
+
+def _shared(folder: Path) -> dict[str, Path]:
+    if not (folder / SHARED_FILE).is_file():
+        return {}
+    found = {}
+    for component, sibling in read_json(folder / SHARED_FILE).items():
+        if not isinstance(sibling, str) or Path(sibling).name != sibling or Path(component).name != component:
+            raise ModelError(
+                f"{folder / SHARED_FILE} must map a component to the name of a sibling folder, got {sibling!r}"
+            )
+        path = folder.parent / sibling / component
+        if not path.is_dir():
+            raise ModelError(
+                f"{folder / SHARED_FILE} takes {component} from {path}, which is not there; restore that folder"
+            )
+        found[component] = path
+    return found
+
+
+def _components(folder: Path, model_index: Mapping[str, Any]) -> list[str]:
+    """Components named in model_index.json. Raises UnsafeFileError for a class from outside the known libraries."""
+    names = []
+    for name, entry in model_index.items():
+        if name.startswith("_") or not isinstance(entry, list):
+            continue
+        if len(entry) != 2 or Path(name).name != name:
+            raise ModelError(f"{folder / 'model_index.json'} has an odd entry {name!r}; fetch the model again")
+        if entry[0] is None:
+            continue
+        if entry[0] not in LIBRARIES:
+            raise UnsafeFileError(
+                f"{folder / 'model_index.json'} takes {name} from {entry[0]!r}, which would run code that came with the "
+                "model; only classes of diffusers and transformers are loaded"
+            )
+        names.append(name)
+    return names
+
+
+def inspect(folder: Path) -> Contents:
+    """Check a local folder by its names and small JSON files; no weight is opened.
+
+    Raises UnsafeFileError for pickles and foreign code, ModelError for a folder that is not complete or of a family we
+    do not know.
+    """
+    refuse_pickles(folder)
+    shared = _shared(folder)
+    if (folder / LABELS_FILE).is_file():
+        model_index: dict[str, Any] = {}
+        components = ["unet", "scheduler"]
+    else:
+        model_index = read_json(folder / "model_index.json")
+        if isinstance(model_index.get("_class_name"), list):
+            raise UnsafeFileError(
+                f"{folder / 'model_index.json'} names a pipeline class of its own, which would run code that came with "
+                "the model; only diffusers' own pipelines are loaded"
+            )
+        components = _components(folder, model_index)
+    configs: dict[str, Mapping[str, Any]] = {}
+    if not model_index:
+        configs["labels"] = read_json(folder / LABELS_FILE)
+    for name in components:
+        path = shared.get(name, folder / name)
+        if path.is_dir():
+            refuse_pickles(path)
+        config = path / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        if config.is_file() or name in ("unet", "scheduler"):
+            configs[name] = read_json(config)
+    return Contents(folder, detect(model_index, configs), model_index, configs, shared)
+
+
+def not_a_folder(path: Path) -> ModelError:
+    """The error for a source that is a file, or nothing."""
+    if path.suffix.lower() in PICKLES:
+        return UnsafeFileError(
+            f"{path} is a pickle, which can run code when it is read; give a diffusers folder of .safetensors weights"
+        )
+    if path.is_file():
+        return ModelError(
+            f"{path} is one file; give a diffusers folder (from_single_file, then save_pretrained, makes one)"
+        )
+    return ModelError(f"{path} is neither a folder, a hub id (owner/name), nor zoo:NAME; check the spelling")
