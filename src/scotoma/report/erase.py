@@ -1,0 +1,351 @@
+"""The report of an erasure: what became of the concept, what it cost, and the pictures on the same seeds.
+
+Shares are in [0, 1] in the Evidence and shown in percent; differences of shares are shown in percentage points. A figure
+without a value is shown as undecided with its reason, and so is one that the Evidence lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from markupsafe import Markup
+
+from scotoma.records import Evidence, Figure
+from scotoma.report import page, plots
+from scotoma.report.grid import LARGEST, Tile, check_picture, embed
+
+Group = Literal["concept", "near", "far", "null"]
+Unit = Literal["share", "points", "number"]
+SHOWN = 24  # tiles of a group before the rest is folded away
+CONCEPTS_SHOWN = 15
+
+
+@dataclass(frozen=True, eq=False)
+class ErasePictures:
+    """One pair: the same prompt and seed before and after, uint8 (H, W, 3), and the judge's label for each.
+
+    A verdict of None is undecided.
+    """
+
+    group: Group
+    prompt: str
+    seed: int
+    before: np.ndarray
+    after: np.ndarray
+    verdict_before: str | None
+    verdict_after: str | None
+
+    def __post_init__(self) -> None:
+        if self.group not in get_args(Group):
+            raise ValueError(f"a picture's group is one of {', '.join(get_args(Group))}, not {self.group!r}")
+        for name in ("before", "after"):
+            check_picture(getattr(self, name), name)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one named figure is called and what it says."""
+
+    label: str
+    meaning: str  # `{concept}` and `{instead}` are filled in
+    unit: Unit
+    unedited: str = ""  # name of the figure that gives the unedited model's value
+
+
+# Heading, figures, in the order of the table. Names are those of Evidence.figures.
+_SECTIONS: tuple[tuple[str, dict[str, _Kind]], ...] = (
+    (
+        "What became of the concept, in percent of the pictures that ask for it",
+        {
+            "forgotten": _Kind("Forgotten", "the judge no longer sees {concept}", "share"),
+            "redirected": _Kind("Redirected", "judged as {instead}", "share"),
+            "elsewhere": _Kind("Elsewhere", "judged as another known class", "share"),
+        },
+    ),
+    (
+        "What it cost, in percentage points against the unedited model on the same seeds",
+        {
+            "off_manifold": _Kind("Off-manifold, excess", "more pictures that resemble no real one", "points"),
+            "retained_near_drop": _Kind("Near concepts, drop", "fewer pictures judged right", "points"),
+            "retained_far_drop": _Kind("Far concepts, drop", "fewer pictures judged right", "points"),
+        },
+    ),
+    (
+        "What is retained, in percent of the pictures that ask for other concepts",
+        {
+            "retained_near": _Kind("Near concepts, retained", "judged right after the edit", "share"),
+            "retained_far": _Kind("Far concepts, retained", "judged right after the edit", "share"),
+        },
+    ),
+    (
+        "Image quality, each on its own scale; lower is better",
+        {
+            "kid": _Kind("KID", "kernel distance from real pictures", "number", "kid_unedited"),
+            "fid": _Kind("Feature FID", "Fréchet distance from real pictures", "number", "fid_unedited"),
+            "same_seed_distance": _Kind("Same-seed distance", "mean distance of after from before", "number"),
+        },
+    ),
+)
+_FORMATS: dict[Unit, tuple[Callable[[float], str], Callable[[float, float], str]]] = {
+    "share": (page.percent, page.percent_range),
+    "points": (page.points, page.points_range),
+    "number": (page.number, page.number_range),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure as text. `reason` is set, and the numbers are not, where it is undecided."""
+
+    label: str
+    meaning: str
+    note: str
+    estimate: str = ""
+    interval: str = ""
+    n: str = ""
+    undecided: str = ""
+    plot: Markup | None = None
+    aside: str = ""  # beside the figure, where no plot is
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    heading: str
+    rows: Sequence[Row]
+    axis: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the self-check. `state` is passed, failed or undecided."""
+
+    name: str
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class PictureGroup:
+    key: str
+    heading: str
+    order: str  # how the tiles are sorted, in words
+    summary: str
+    tiles: Sequence[Tile] = field(default_factory=tuple)
+
+
+def erase_report(
+    evidence: Evidence,
+    pictures: Sequence[ErasePictures],
+    *,
+    title: str,
+    concept: str,
+    instead: str,
+    command: str,
+    self_check: Mapping[str, Any],
+    credits: Sequence[str],
+    blurred: bool = False,
+) -> str:
+    """The whole report as one HTML page. Same arguments, same bytes.
+
+    `evidence.figures` holds shares `forgotten`, `redirected`, `elsewhere`, `retained_near`, `retained_far`; differences
+    of shares `off_manifold` (excess), `retained_near_drop`, `retained_far_drop` (positive is lost); distances `kid`,
+    `fid` (with `kid_unedited`, `fid_unedited` beside them) and `same_seed_distance`. Others are listed as they are.
+    `evidence.concepts` holds each concept's drop; where a record gives a `role` (near, far) to what was `wanted`, it is
+    shown beside the concept. `instead` may be "" where no alternative was named.
+
+    `self_check` is {"passed": bool | None, "reason": str, "checks": [{"name", "passed", "detail"}]}; all keys may be
+    missing. The verdict shown is the worst of them, and undecided where nothing says that it passed.
+    """
+    checks = _checks(self_check)
+    context = {
+        "title": title,
+        "concept": concept,
+        "instead": instead,
+        "outcome": outcome(evidence.figures, concept),
+        "verdict": _verdict(self_check, checks),
+        "reason": str(self_check.get("reason", "")),
+        "checks": checks,
+        "sections": _figure_sections(evidence.figures, concept, instead),
+        "intervals": _interval_names([*evidence.figures.values(), *evidence.concepts.values()]),
+        "concepts": _concept_sections(evidence),
+        "concept_count": len(evidence.concepts),
+        "concepts_undecided": sum(page.undecided(f) is not None for f in evidence.concepts.values()),
+        "concepts_shown": CONCEPTS_SHOWN,
+        "groups": _groups(pictures, concept),
+        "reduced": any(max(p.before.shape[:2]) > LARGEST for p in pictures),
+        "largest": LARGEST,
+        "shown": SHOWN,
+        "blurred": blurred,
+        "header": evidence.header,
+        "settings": sorted({*evidence.header.given, *evidence.header.resolved}),
+        "command": command,
+        "credits": credits,
+    }
+    return page.render("erase.html.j2", **context)
+
+
+def outcome(figures: Mapping[str, Figure], concept: str) -> str:
+    """The result in one sentence, with n and interval, and what it cost."""
+    f = figures.get("forgotten")
+    reason = "the evaluation did not record it" if f is None else page.undecided(f)
+    if f is None or f.value is None or reason is not None:
+        first = f"Whether {concept} is gone is undecided ({reason.rstrip('.') if reason else 'no reason was recorded'})"
+    else:
+        hits = f.value * f.n
+        whole = abs(hits - round(hits)) < 1e-6 * f.n
+        count = f"{round(hits):,} of {f.n:,} pictures" if whole else f"{page.percent(f.value)} of {f.n:,} pictures"
+        interval = "no interval was recorded"
+        if f.low is not None and f.high is not None:
+            interval = f"{page.level(f)} {page.percent_range(f.low, f.high)}"
+        first = f"{concept} was judged gone in {count} ({interval}"
+        first += f"; {f.undecided:,} more undecided)" if f.undecided else ")"
+    near, far = (
+        _cost(figures.get(name), who) for name, who in (("retained_near_drop", "near"), ("retained_far_drop", "far"))
+    )
+    return f"{first}; {near}, {far}."
+
+
+def _cost(f: Figure | None, who: str) -> str:
+    if f is None or f.value is None or page.undecided(f) is not None:
+        return f"the cost to {who} concepts is undecided"
+    size = page.points(abs(f.value))
+    if size == page.points(0):
+        return f"{who} concepts lost {size} points"
+    return f"{who} concepts {'lost' if f.value > 0 else 'gained'} {size} points"
+
+
+def _row(f: Figure | None, kind: _Kind, scale: plots.Scale | None) -> Row:
+    meaning = kind.meaning
+    if f is None:
+        return Row(kind.label, meaning, "", reason="the evaluation did not record this figure")
+    reason = page.undecided(f)
+    if f.value is None or reason is not None:
+        return Row(kind.label, meaning, "", n=f"{f.n:,}", undecided=f"{f.undecided:,}", reason=reason)
+    one, two = _FORMATS[kind.unit]
+    estimate = one(f.value)
+    known = f.low is not None and f.high is not None
+    interval = (
+        two(f.low, f.high)
+        if f.low is not None and f.high is not None
+        else "none"
+        if f.interval == "none"
+        else "not recorded"
+    )
+    plot = None
+    if scale is not None:
+        unit = " points" if kind.unit == "points" else ""
+        read = f"{kind.label}: {estimate}{unit}, " + (f"{page.level(f)} {interval}{unit}" if known else "no interval")
+        plot = plots.interval_bar(f.value, f.low, f.high, scale, read)
+    return Row(kind.label, meaning, f.note, estimate, interval, f"{f.n:,}", f"{f.undecided:,}", plot)
+
+
+def _figure_sections(figures: Mapping[str, Figure], concept: str, instead: str) -> list[Section]:
+    known: set[str] = set()
+    sections = []
+    fill = {"concept": concept, "instead": instead or "the alternative; none was named"}
+    for heading, kinds in _SECTIONS:
+        known |= {*kinds, *(k.unedited for k in kinds.values())}
+        scale = _scale([figures.get(name) for name in kinds], {k.unit for k in kinds.values()})
+        rows = []
+        for name, kind in kinds.items():
+            row = _row(figures.get(name), replace(kind, meaning=kind.meaning.format(**fill)), scale)
+            beside = figures.get(kind.unedited)
+            if row.reason is None and beside is not None:
+                value = "undecided" if page.undecided(beside) or beside.value is None else page.number(beside.value)
+                row = replace(row, aside=f"unedited model: {value}")
+            rows.append(row)
+        axis = plots.axis(scale) if scale is not None and any(r.plot for r in rows) else None
+        sections.append(Section(heading, rows, axis))
+    other = [_row(f, _Kind(name, "", "number"), None) for name, f in figures.items() if name not in known]
+    if other:
+        sections.append(Section("Other figures of this evidence, as recorded", other))
+    return sections
+
+
+def _scale(figures: Sequence[Figure | None], units: set[Unit]) -> plots.Scale | None:
+    """The scale that the figures of a section share; None where they share none."""
+    if units == {"share"}:
+        return plots.SHARES
+    return _points_scale([f for f in figures if f is not None]) if units == {"points"} else None
+
+
+def _points_scale(figures: Iterable[Figure]) -> plots.Scale:
+    """Wide enough for every value and interval, and never narrower than ten points, so that small stays small."""
+    values = [v for f in figures if page.undecided(f) is None for v in (f.value, f.low, f.high)]
+    return plots.scale_for(
+        [v for v in values if v is not None], lambda v: f"{100 * v:g}".replace("-", page.MINUS), least=0.1
+    )
+
+
+def _concept_sections(evidence: Evidence) -> list[Section]:
+    """The concepts' drops, worst first; the undecided ones after them under a heading of their own."""
+    roles = {str(r["wanted"]): str(r["role"]) for r in evidence.records if r.get("wanted") and r.get("role")}
+    scale = _points_scale(evidence.concepts.values())
+    decided: list[tuple[float, str, Row]] = []
+    left: list[tuple[float, str, Row]] = []
+    for name, f in evidence.concepts.items():
+        row = _row(f, _Kind(name, roles.get(name, ""), "points"), scale)
+        (left if row.reason is not None else decided).append((-(f.value or 0.0), name, row))
+    sections = []
+    if decided:
+        sections.append(Section("", [row for *_, row in sorted(decided, key=lambda d: d[:2])], plots.axis(scale)))
+    if left:
+        sections.append(Section("Undecided", [row for *_, row in sorted(left, key=lambda d: d[1])]))
+    return sections
+
+
+def _interval_names(figures: Sequence[Figure]) -> list[str]:
+    return sorted({f.interval for f in figures if f.low is not None and f.high is not None})
+
+
+def _state(passed: Any) -> str:
+    return {True: "passed", False: "failed"}.get(passed, "undecided") if isinstance(passed, bool) else "undecided"
+
+
+def _checks(self_check: Mapping[str, Any]) -> list[Check]:
+    return [
+        Check(str(c["name"]), _state(c.get("passed")), str(c.get("detail", ""))) for c in self_check.get("checks", ())
+    ]
+
+
+def _verdict(self_check: Mapping[str, Any], checks: Sequence[Check]) -> str:
+    states = {_state(self_check.get("passed")), *(c.state for c in checks)}
+    return next(s for s in ("failed", "undecided", "passed") if s in states)
+
+
+def _groups(pictures: Sequence[ErasePictures], concept: str) -> list[PictureGroup]:
+    headings = {
+        "concept": f"Prompts that ask for {concept}",
+        "near": "Near concepts",
+        "far": "Far concepts",
+        "null": "The empty prompt",
+    }
+    return [_group(key, heading, [p for p in pictures if p.group == key], concept) for key, heading in headings.items()]
+
+
+def _group(key: str, heading: str, pairs: Sequence[ErasePictures], concept: str) -> PictureGroup:
+    """The tiles of a group, those that speak against the edit first, otherwise in the order given."""
+    name = concept.strip().casefold()
+
+    def mark(p: ErasePictures) -> str:
+        if p.verdict_after is None:
+            return "undecided"
+        if key == "concept":
+            return f"still judged {concept}" if p.verdict_after.strip().casefold() == name else ""
+        return "verdict changed" if p.verdict_before is not None and p.verdict_after != p.verdict_before else ""
+
+    marks = [mark(p) for p in pairs]
+    order = sorted(range(len(pairs)), key=lambda i: (not marks[i], marks[i] == "undecided"))
+    tiles = [
+        Tile(p.prompt, p.seed, embed(p.before), embed(p.after), p.verdict_before, p.verdict_after, marks[i])
+        for i, p in ((i, pairs[i]) for i in order)
+    ]
+    unsure = marks.count("undecided")
+    bad = sum(bool(m) for m in marks) - unsure
+    what = f"{bad} still judged {concept}" if key == "concept" else f"{bad} with a changed verdict"
+    first = f"still judged {concept}" if key == "concept" else "whose verdict changed"
+    return PictureGroup(key, heading, first, f"{len(pairs)} pairs, {what}, {unsure} undecided", tiles)

@@ -1,0 +1,187 @@
+"""Inline SVG plots that stretch with the page: intervals on a shared scale, and line curves. No script, no style attribute.
+
+Horizontal positions are percentages of the width, so a plot is as wide as its table cell and its text is never squeezed.
+Colours come from the style sheet's classes, so plots follow the light and the dark scheme. Nothing is told by colour
+alone: lines differ in dash and are labelled at their end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from scotoma.report.page import visible
+
+_PAD = 6.0  # percent of the width kept free on both sides, for the ticks' text
+_DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 5")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values from `low` to `high` laid over the width of a plot; `ticks` are (value, text)."""
+
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"a Scale runs from low to a higher high, not from {self.low} to {self.high}")
+
+    def at(self, value: float) -> str:
+        """Where `value` lies, as a percentage of the width; values beyond the ends lie at the ends."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return f"{_PAD + (100 - 2 * _PAD) * share:.2f}%"
+
+
+SHARES = Scale(0.0, 1.0, ((0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100 %")))
+
+
+def scale_for(values: Iterable[float], text: Callable[[float], str], *, ticks: int = 5, least: float = 0.0) -> Scale:
+    """A scale with round ends that holds 0 and every value and is at least `least` wide, with about `ticks` ticks."""
+    finite = [v for v in values if math.isfinite(v)]
+    low, high = min([0.0, *finite]), max([0.0, *finite])
+    if high - low < least:
+        low, high = (low, low + least) if high > 0 or low == 0 else (high - least, high)
+    if high == low:
+        high = low + 1.0
+    step = _round_step((high - low) / (ticks - 1))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    marks = [i * step for i in range(first, last + 1)]
+    return Scale(marks[0], marks[-1], tuple((m, text(m)) for m in marks))
+
+
+def _round_step(raw: float) -> float:
+    power = 10 ** math.floor(math.log10(raw))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+
+
+def interval_bar(value: float, low: float | None, high: float | None, scale: Scale, label: str) -> Markup:
+    """One row of a forest plot: a dot at `value`, a bar from `low` to `high`. `label` is read aloud in its place."""
+    parts = [_ticks(scale)]
+    if low is not None and high is not None:
+        a, b = scale.at(low), scale.at(high)
+        parts.append(f'<line class="bar" x1="{a}" x2="{b}" y1="14" y2="14"/>')
+        parts += [f'<line class="cap" x1="{x}" x2="{x}" y1="9" y2="19"/>' for x in (a, b)]
+    parts.append(f'<circle class="dot" cx="{scale.at(value)}" cy="14" r="4.5"/>')
+    return Markup(
+        f'<svg class="interval" width="100%" height="28" role="img" aria-label="{escape(visible(label))}">'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def axis(scale: Scale) -> Markup:
+    """The numbers under a column of `interval_bar`s on the same scale."""
+    parts = [f'<text x="{scale.at(v)}" y="13" text-anchor="middle">{escape(t)}</text>' for v, t in scale.ticks]
+    return Markup('<svg class="axis" width="100%" height="18" aria-hidden="true">' + "".join(parts) + "</svg>")
+
+
+def _ticks(scale: Scale) -> str:
+    inside = scale.low < 0 < scale.high
+    return "".join(
+        f'<line class="{"zero" if inside and v == 0 else "tick"}" x1="{scale.at(v)}" x2="{scale.at(v)}" y1="0" y2="28"/>'
+        for v, _ in scale.ticks
+    )
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a curve. `y` may hold None where a value is undecided: the line is broken there, not drawn to 0."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"series {self.name!r} has {len(self.x)} x values and {len(self.y)} y values")
+
+
+def line_curve(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    summary: str,
+    x_text: Callable[[float], str] | None = None,
+    y_text: Callable[[float], str] | None = None,
+) -> Markup:
+    """Lines over a shared pair of axes, 480 x 260 units, as wide as its column up to 40 rem. `summary` is read aloud."""
+    xs = [v for s in series for v in s.x]
+    ys = [v for s in series for v in s.y if v is not None]
+    if not xs or not ys:
+        raise ValueError("a curve needs at least one point that is decided")
+    x_scale = scale_for(xs, x_text or _short)
+    y_scale = scale_for(ys, y_text or _short)
+    left, right, top, bottom = 52, 372, 30, 214
+
+    def px(v: float) -> float:
+        return left + (right - left) * (v - x_scale.low) / (x_scale.high - x_scale.low)
+
+    def py(v: float) -> float:
+        return bottom - (bottom - top) * (v - y_scale.low) / (y_scale.high - y_scale.low)
+
+    parts = []
+    for v, t in y_scale.ticks:
+        parts.append(f'<line class="tick" x1="{left}" x2="{right}" y1="{py(v):.1f}" y2="{py(v):.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{py(v) + 4:.1f}" text-anchor="end">{escape(t)}</text>')
+    for v, t in x_scale.ticks:
+        parts.append(f'<text x="{px(v):.1f}" y="{bottom + 17}" text-anchor="middle">{escape(t)}</text>')
+    parts.append(f'<text x="{(left + right) / 2:.1f}" y="{bottom + 38}" text-anchor="middle">{_safe(x_label)}</text>')
+    parts.append(f'<text x="2" y="{top - 16}">{_safe(y_label)}</text>')
+    ends: list[tuple[float, int, Series]] = []
+    for i, s in enumerate(series):
+        dash = _DASHES[i % len(_DASHES)]
+        pattern = f' stroke-dasharray="{dash}"' if dash else ""
+        for run in _runs(s):
+            path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in run)
+            parts.append(f'<polyline class="line s{i % len(_DASHES)}" points="{path}"{pattern}/>')
+            if len(run) == 1:
+                parts.append(f'<circle class="dot" cx="{px(run[0][0]):.1f}" cy="{py(run[0][1]):.1f}" r="3"/>')
+        decided = [y for y in s.y if y is not None]
+        if decided:
+            ends.append((py(decided[-1]), i, s))
+    for y, i, s in _spread(ends, 15.0):
+        dash = _DASHES[i % len(_DASHES)]
+        pattern = f' stroke-dasharray="{dash}"' if dash else ""
+        parts.append(
+            f'<line class="line s{i % len(_DASHES)}" x1="{right + 6}" x2="{right + 26}" y1="{y:.1f}" y2="{y:.1f}"{pattern}/>'
+        )
+        parts.append(f'<text x="{right + 30}" y="{y + 4:.1f}">{_safe(s.name)}</text>')
+    return Markup(
+        f'<svg class="curve" viewBox="0 0 480 260" role="img" aria-label="{_safe(summary)}">'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def _runs(s: Series) -> list[list[tuple[float, float]]]:
+    """The stretches of a series between its undecided points."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in zip(s.x, s.y, strict=True):
+        if y is None:
+            runs.append([])
+        else:
+            runs[-1].append((x, y))
+    return [r for r in runs if r]
+
+
+def _spread(ends: list[tuple[float, int, Series]], gap: float) -> list[tuple[float, int, Series]]:
+    """Labels moved down where they would lie on each other."""
+    placed: list[tuple[float, int, Series]] = []
+    for y, i, s in sorted(ends, key=lambda e: (e[0], e[1])):
+        placed.append((max(y, placed[-1][0] + gap) if placed else y, i, s))
+    over = max(0.0, placed[-1][0] - 214.0) if placed else 0.0
+    return [(y - over, i, s) for y, i, s in placed]
+
+
+def _short(v: float) -> str:
+    return f"{v:g}".replace("-", "\u2212")
+
+
+def _safe(text: str) -> Markup:
+    return escape(visible(text))
