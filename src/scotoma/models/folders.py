@@ -35,6 +35,9 @@ class Contents:
     configs: Mapping[str, Mapping[str, Any]]
     shared: Mapping[str, Path] = field(default_factory=dict)  # component: folder that is not under `folder`
 
+    def place(self, component: str) -> Path:
+        return self.shared.get(component, self.folder / component)
+
 
 def zoo_names() -> list[str]:
     """Names that ship, without the prefix."""
