@@ -1,0 +1,29 @@
+"""Scotoma: concept erasure, auditing and guarding for image generators.
+
+Public names are loaded on first use, so that `import scotoma` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Evidence": "scotoma.records",
+    "load": "scotoma.models.load",
+}
+__all__ = ["Evidence", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'scotoma' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
