@@ -148,6 +148,7 @@ def erase_report(
     self_check: Mapping[str, Any],
     credits: Sequence[str],
     blurred: bool = False,
+    labels: Sequence[str] = (),
 ) -> str:
     """The whole report as one HTML page. Same arguments, same bytes.
 
@@ -156,6 +157,10 @@ def erase_report(
     `fid` (with `kid_unedited`, `fid_unedited` beside them) and `same_seed_distance`. Others are listed as they are.
     `evidence.concepts` holds each concept's drop; where a record gives a `role` (near, far) to what was `wanted`, it is
     shown beside the concept. `instead` may be "" where no alternative was named.
+
+    `labels` are the judge's labels that count as the concept, where they are not its name (a category, several
+    concepts); they only decide which pictures are marked. Where no picture before the edit carries one of them, pictures
+    with an unchanged verdict are marked instead, and the page says so.
 
     `self_check` is {"passed": bool | None, "reason": str, "checks": [{"name", "passed", "detail"}]}; all keys may be
     missing. The verdict shown is the worst of them, and undecided where nothing says that it passed.
@@ -175,7 +180,7 @@ def erase_report(
         "concept_count": len(evidence.concepts),
         "concepts_undecided": sum(page.undecided(f) is not None for f in evidence.concepts.values()),
         "concepts_shown": CONCEPTS_SHOWN,
-        "groups": _groups(pictures, concept),
+        "groups": _groups(pictures, concept, labels or (concept,)),
         "reduced": any(max(p.before.shape[:2]) > LARGEST for p in pictures),
         "largest": LARGEST,
         "shown": SHOWN,
@@ -317,35 +322,53 @@ def _verdict(self_check: Mapping[str, Any], checks: Sequence[Check]) -> str:
     return next(s for s in ("failed", "undecided", "passed") if s in states)
 
 
-def _groups(pictures: Sequence[ErasePictures], concept: str) -> list[PictureGroup]:
+def _groups(pictures: Sequence[ErasePictures], concept: str, labels: Sequence[str]) -> list[PictureGroup]:
     headings = {
         "concept": f"Prompts that ask for {concept}",
         "near": "Near concepts",
         "far": "Far concepts",
         "null": "The empty prompt",
     }
-    return [_group(key, heading, [p for p in pictures if p.group == key], concept) for key, heading in headings.items()]
-
-
-def _group(key: str, heading: str, pairs: Sequence[ErasePictures], concept: str) -> PictureGroup:
-    """The tiles of a group, those that speak against the edit first, otherwise in the order given."""
-    name = concept.strip().casefold()
-
-    def mark(p: ErasePictures) -> str:
-        if p.verdict_after is None:
-            return "undecided"
+    groups = []
+    for key, heading in headings.items():
+        pairs = [p for p in pictures if p.group == key]
         if key == "concept":
-            return f"still judged {concept}" if p.verdict_after.strip().casefold() == name else ""
-        return "verdict changed" if p.verdict_before is not None and p.verdict_after != p.verdict_before else ""
+            groups.append(_concept_group(heading, pairs, concept, {_same(name) for name in labels}))
+        else:
+            marks = ["verdict changed" if _changed(p) else "" for p in pairs]
+            groups.append(_group(key, heading, pairs, marks, "with a changed verdict", "whose verdict changed"))
+    return groups
 
-    marks = [mark(p) for p in pairs]
+
+def _concept_group(heading: str, pairs: Sequence[ErasePictures], concept: str, names: set[str]) -> PictureGroup:
+    if any(p.verdict_before is not None and _same(p.verdict_before) in names for p in pairs):
+        marks = [f"still judged {p.verdict_after}" if _same(p.verdict_after or "") in names else "" for p in pairs]
+        return _group("concept", heading, pairs, marks, f"still judged {concept}", f"still judged {concept}")
+    marks = ["verdict unchanged" if p.verdict_after == p.verdict_before else "" for p in pairs]
+    group = _group("concept", heading, pairs, marks, "with an unchanged verdict", "whose verdict is unchanged")
+    note = f"{group.summary}; before the edit no verdict here is {concept}, so none can be marked as still being it"
+    return replace(group, summary=note)
+
+
+def _same(label: str) -> str:
+    return label.strip().casefold()
+
+
+def _changed(p: ErasePictures) -> bool:
+    return p.verdict_before is not None and p.verdict_after != p.verdict_before
+
+
+def _group(
+    key: str, heading: str, pairs: Sequence[ErasePictures], marks: Sequence[str], what: str, first: str
+) -> PictureGroup:
+    """The tiles of a group: those marked first, then undecided ones, then the rest, otherwise in the order given."""
+    marks = ["undecided" if p.verdict_after is None else m for p, m in zip(pairs, marks, strict=True)]
     order = sorted(range(len(pairs)), key=lambda i: (not marks[i], marks[i] == "undecided"))
     tiles = [
         Tile(p.prompt, p.seed, embed(p.before), embed(p.after), p.verdict_before, p.verdict_after, marks[i])
         for i, p in ((i, pairs[i]) for i in order)
     ]
-    unsure = marks.count("undecided")
+    unsure = sum(p.verdict_after is None for p in pairs)
     bad = sum(bool(m) for m in marks) - unsure
-    what = f"{bad} still judged {concept}" if key == "concept" else f"{bad} with a changed verdict"
-    first = f"still judged {concept}" if key == "concept" else "whose verdict changed"
-    return PictureGroup(key, heading, first, f"{len(pairs)} pairs, {what}, {unsure} undecided", tiles)
+    pairs_text = "1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs"
+    return PictureGroup(key, heading, first, f"{pairs_text}: {bad} {what}, {unsure} undecided", tiles)

@@ -105,11 +105,9 @@ def write_report(path: Path | str, html: str) -> None:
 
 
 def undecided(figure: Figure) -> str | None:
-    """Why `figure` says nothing, or None where it does: no value, no sample, or not a number."""
+    """Why `figure` says nothing, or None where it does: no value or no sample."""
     if figure.value is None:
         return figure.note or "no reason was recorded"
-    if not math.isfinite(figure.value):
-        return "the recorded value is not a number"
     if figure.n <= 0:
         return figure.note or "nothing was judged (n = 0)"
     return None
