@@ -1,0 +1,59 @@
+"""Erasure methods: one method, one file. METHODS is the list that the contract tests, the API and the CLI read."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from scotoma.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by the place of its code, which is imported when it is first used.
+
+    `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers.
+    """
+
+    summary: str  # one sentence: what it changes and how
+    module: str  # inside scotoma.erasure, never taken from a user
+    config_name: str
+    families: tuple[str, ...]
+    layers: str  # group of models.layers that it edits
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        run: Callable[..., Any] = self._code().run
+        return run
+
+    @property
+    def config(self) -> type:
+        """The dataclass of its settings, with help texts in the metadata of the fields."""
+        config: type = getattr(self._code(), self.config_name)
+        return config
+
+    def _code(self) -> Any:
+        return importlib.import_module(f"scotoma.erasure.{self.module}")
+
+
+METHODS: dict[str, Method] = {
+    "uce": Method(
+        summary="Edits cross-attention keys and values in closed form, in seconds; many concepts at once.",
+        module="uce",
+        config_name="UCEConfig",
+        families=("sd1", "sd2", "sdxl"),
+        layers="xattn-kv",
+    ),
+}
+
+
+def method(name: str) -> Method:
+    """Raises UsageError for a name that is not in METHODS, with the nearest that is."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
+
+
+__all__ = ["METHODS", "Method", "method"]
