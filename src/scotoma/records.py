@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -79,6 +80,16 @@ class Figure:
     interval: str = "clopper-pearson 95%"
     note: str = ""
 
+    def __post_init__(self) -> None:
+        """A value of nothing (nan, n = 0) is undecided, and an end that is not finite is no end: both become None."""
+        if self.value is not None and not math.isfinite(self.value):
+            if self.n:
+                raise ValueError(f"a Figure of {self.n} cases cannot be {self.value}")
+            object.__setattr__(self, "value", None)
+        for end in ("low", "high"):
+            if getattr(self, end) is not None and not math.isfinite(getattr(self, end)):
+                object.__setattr__(self, end, None)
+
 
 @dataclass(frozen=True)
 class RunHeader:
@@ -116,58 +127,66 @@ class Evidence:
             "figures": {k: dataclasses.asdict(v) for k, v in self.figures.items()},
             "concepts": {k: dataclasses.asdict(v) for k, v in self.concepts.items()},
         }
-        write_text(folder / "figures.json", json.dumps(summary, indent=1) + "\n")
+        write_text(folder / "figures.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Evidence:
+        """Raises DataError, naming the file, on what is missing, damaged or of a newer format."""
         header, records = read_jsonl(folder / "evidence.jsonl")
+        path = folder / "figures.json"
         try:
-            summary = json.loads((folder / "figures.json").read_text())
-        except (OSError, ValueError) as e:
-            raise DataError(f"{folder / 'figures.json'} cannot be read ({e}); run `scotoma evaluate` again") from e
-        return cls(
-            header,
-            {k: Figure(**v) for k, v in summary["figures"].items()},
-            {k: Figure(**v) for k, v in summary["concepts"].items()},
-            tuple(records),
-        )
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            figures, concepts = ({k: Figure(**v) for k, v in summary[part].items()} for part in ("figures", "concepts"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            raise DataError(f"{path} cannot be read ({e}); run `scotoma evaluate` again") from e
+        return cls(header, figures, concepts, tuple(records))
 
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all: a temporary file beside it, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
 def write_jsonl(path: Path, header: RunHeader, records: Iterable[Mapping[str, Any]]) -> None:
-    lines = [json.dumps({"header": dataclasses.asdict(header)}, sort_keys=True)]
-    lines += [json.dumps(r, sort_keys=True) for r in records]
-    write_text(path, "\n".join(lines) + "\n")
+    """Raises ValueError for a number that JSON has no word for (nan, inf)."""
+    rows: list[Mapping[str, Any]] = [{"header": dataclasses.asdict(header)}, *records]
+    write_text(path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> tuple[RunHeader, list[dict[str, Any]]]:
     """Raises DataError on a missing file, a broken line, or a format newer than this version knows."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as e:
         raise DataError(
             f"{path} cannot be read ({e.strerror}); check the path, or run the command that writes it"
         ) from e
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path} is not text ({e.reason}); it is not a record file of Scotoma") from e
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as e:
             raise DataError(f"{path} line {number} is not JSON ({e}); the file is damaged: write it again") from e
-    if not rows or "header" not in rows[0]:
+        if not isinstance(row, dict):
+            raise DataError(f"{path} line {number} is not a record; the file is damaged: write it again")
+        rows.append(row)
+    header = rows[0].get("header")
+    if not isinstance(header, dict):
         raise DataError(f"{path} does not open with a header line; it is not a record file of Scotoma")
-    if rows[0]["header"].get("format", 0) > FORMAT:
+    written = header.get("format")
+    if not isinstance(written, int) or written > FORMAT:
+        raise DataError(f"{path} is of format {written}, this version reads {FORMAT}; upgrade scotoma")
+    try:
+        return RunHeader(**header), rows[1:]
+    except TypeError as e:
         raise DataError(
-            f"{path} is of format {rows[0]['header']['format']}, this version reads {FORMAT}; upgrade scotoma"
-        )
-    return RunHeader(**rows[0]["header"]), rows[1:]
+            f"{path} has a header this version cannot read ({e}); upgrade scotoma, or write it again"
+        ) from e
 
 
 def sha256_text(text: str) -> str:

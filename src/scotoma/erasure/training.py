@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -63,8 +63,9 @@ class EMA:
         return {"updates": torch.tensor(self.updates), **{f"average.{k}": v for k, v in self.average.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The averages stay on the device where they are. Raises KeyError if one is missing."""
         self.updates = int(state["updates"])
-        self.average = {k.removeprefix("average."): v.clone() for k, v in state.items() if k != "updates"}
+        self.average = {k: state[f"average.{k}"].to(v.device, copy=True) for k, v in self.average.items()}
 
 
 @dataclass
@@ -106,8 +107,8 @@ def train(update: Callable[[int, torch.Generator], Mapping[str, float]], run: Ru
             for name, value in losses.items():
                 if not math.isfinite(value):
                     raise DivergedError(
-                        f"{run.label}: {name} is {value} at step {step}; lower the learning rate, or resume from the "
-                        f"last checkpoint with another --seed"
+                        f"{run.label}: {name} is {value} at step {step}; start anew in another folder with a lower "
+                        f"learning rate or another seed"
                     )
             done = step + 1
             if run.observe and run.observe_every and (done % run.observe_every == 0 or done == run.steps):
@@ -155,13 +156,13 @@ def _save(run: Run, step: int) -> None:
         _flatten(f"{name}/", part.state_dict(), tensors, plain)  # type: ignore[attr-defined]
     meta = {
         "step": str(step),
-        "config": json.dumps(dict(run.config), sort_keys=True),
+        "config": _identity(run),
         "seed": str(run.seed),
         "plain": json.dumps(plain),
         "curve": json.dumps(run.curve),
     }
     partial = _checkpoint(run.folder).with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata=meta)
+    save_file(_separate(tensors), partial, metadata=meta)
     os.replace(partial, _checkpoint(run.folder))
     if run.curve:
         lines = run.folder / "curve.jsonl"
@@ -169,27 +170,54 @@ def _save(run: Run, step: int) -> None:
         os.replace(lines.with_suffix(".partial"), lines)
 
 
+def _identity(run: Run) -> str:
+    return json.dumps(dict(run.config), sort_keys=True)
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors of which no two share memory (tied weights do), as safetensors wants them."""
+    out: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in tensors.items():
+        value = value.contiguous()
+        memory = value.untyped_storage().data_ptr()
+        out[key] = value.clone() if memory in seen else value
+        seen.add(memory)
+    return out
+
+
 def _resume(run: Run) -> int:
+    """The step to go on with; 0 where there is no checkpoint."""
+    mine = _identity(run)  # a config that is not JSON fails here and not at the first save
     if run.folder is None or not _checkpoint(run.folder).exists():
         return 0
-    with safe_open(_checkpoint(run.folder), "pt") as f:
-        meta = f.metadata()
-        mine = json.dumps(dict(run.config), sort_keys=True)
-        if meta.get("config") != mine or meta.get("seed") != str(run.seed):
-            raise CheckpointError(
-                f"{_checkpoint(run.folder)} belongs to another run ({meta.get('config')}, seed {meta.get('seed')}); "
-                f"this one is {mine}, seed {run.seed}. Give another folder, or delete that file to start anew"
-            )
-        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    plain = json.loads(meta["plain"])
-    for name, part in run.parts.items():
-        part.load_state_dict(_unflatten(f"{name}/", tensors, plain))  # type: ignore[attr-defined]
-    run.curve[:] = json.loads(meta["curve"])
-    return int(meta["step"])
+    path = _checkpoint(run.folder)
+    try:
+        with safe_open(path, "pt") as f:
+            meta = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
+    except (OSError, SafetensorError) as e:
+        raise CheckpointError(f"{path} cannot be read ({e}); delete it to start anew") from e
+    if meta.get("config") != mine or meta.get("seed") != str(run.seed):
+        raise CheckpointError(
+            f"{path} belongs to another run ({meta.get('config')}, seed {meta.get('seed')}); this one is {mine}, seed "
+            f"{run.seed}: give another folder, or delete that file to start anew"
+        )
+    try:
+        plain = json.loads(meta["plain"])
+        for name, part in run.parts.items():
+            part.load_state_dict(_unflatten(f"{name}/", tensors, plain))  # type: ignore[attr-defined]
+        run.curve[:] = json.loads(meta["curve"])
+        return int(meta["step"])
+    except (KeyError, ValueError, RuntimeError) as e:
+        raise CheckpointError(
+            f"{path} does not fit this run's {', '.join(run.parts)} ({str(e).splitlines()[0]}); it was written by another "
+            f"version: delete it to start anew"
+        ) from e
 
 
 def _flatten(prefix: str, value: object, tensors: dict[str, Tensor], plain: dict[str, object]) -> None:
-    """Nested dicts and lists of tensors and JSON values -> two flat dicts. A key's type is kept in its spelling."""
+    """Nested dicts of tensors and JSON values -> two flat dicts. A key's type is kept in its spelling."""
     if isinstance(value, Tensor):
         tensors[prefix] = value.detach()
     elif isinstance(value, Mapping) and value:
