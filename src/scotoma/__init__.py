@@ -11,10 +11,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Edit": "scotoma.erasure.edit",
     "Evidence": "scotoma.records",
     "load": "scotoma.models.load",
 }
-__all__ = ["Evidence", "__version__", "load"]
+__all__ = ["Edit", "Evidence", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

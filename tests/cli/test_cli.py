@@ -9,7 +9,7 @@ from scotoma.cli import main
 
 
 def test_public_names_are_pinned_and_load():
-    assert scotoma.__all__ == ["Evidence", "__version__", "load"]
+    assert scotoma.__all__ == ["Edit", "Evidence", "__version__", "load"]
     assert all(getattr(scotoma, name) is not None for name in scotoma.__all__)
     with pytest.raises(AttributeError, match="no attribute 'erases'"):
         scotoma.erases  # noqa: B018

@@ -11,7 +11,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-VERBS = {"doctor": "what is installed, what this machine has, which zoo parts ship"}
+VERBS = {
+    "apply": "write a model with Edits as a plain diffusers folder",
+    "subtract": "take one Edit out of an edited folder",
+    "verify": "recompute the chain of an edited folder",
+    "inspect": "what an Edit file is",
+    "doctor": "what is installed, what this machine has, which zoo parts ship",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
