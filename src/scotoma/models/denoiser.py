@@ -109,7 +109,7 @@ class Schedule:
 
         Raises ModelError for a beta schedule that diffusers' DDPMScheduler does not know.
         """
-        if "FlowMatch" in str(config.get("_class_name", "")) or config.get("prediction_type") == "flow_prediction":
+        if config.get("prediction_type") == "flow_prediction" or ("shift" in config and "beta_start" not in config):
             if config.get("use_dynamic_shifting"):
                 raise ModelError(
                     "a flow schedule with dynamic shifting is not supported yet; set use_dynamic_shifting to false"

@@ -79,7 +79,7 @@ def _resolve(source: str | Path, local_files_only: bool | None, variant: str | N
     if text.startswith(folders.ZOO_PREFIX):
         return folders.zoo_folder(text)
     path = Path(source).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return path
     if (
         path.exists()
@@ -153,7 +153,8 @@ def _class(contents: folders.Contents, name: str) -> Any:
     import diffusers
     import transformers
 
-    library, class_name = contents.model_index.get(name, ("diffusers", contents.family.network))
+    index = contents.model_index or {"unet": ("diffusers", contents.family.network)}
+    library, class_name = index.get(name, (None, None))
     found = getattr({"diffusers": diffusers, "transformers": transformers}.get(library), str(class_name), None)
     if found is None:
         raise ModelError(
@@ -189,8 +190,10 @@ def _fuse_lora(model: Model, path: Path) -> None:
         model.pipeline.load_lora_weights(
             str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True
         )
+        if not model.pipeline.get_list_adapters():
+            raise ValueError("no factor of it names a layer of this model")
         model.pipeline.fuse_lora()
         model.pipeline.unload_lora_weights()
-    except (OSError, ValueError, RuntimeError, KeyError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
         reason = " ".join(str(e).split())
         raise ModelError(f"the LoRA {file} does not fit {model.name} ({reason}); use one made for this base") from e
