@@ -25,6 +25,7 @@ test: check
 
 check: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/python scripts/check/licences.py
 	$(BIN)/python scripts/check/arrows.py
@@ -46,5 +47,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PIP) --extra-index-url $(TORCH_INDEX) "$(TORCH)+cpu" || \
 	  echo "no CPU build of $(TORCH) in reach; going on with the default build" >&2; \
 	fi
-	$(PIP) --editable '.[dev,zoo]'
+	$(PIP) --editable '.[dev,lora,zoo]'
 	@touch $@
