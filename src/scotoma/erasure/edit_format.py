@@ -163,9 +163,9 @@ def check_header(header: Any, where: str) -> None:
         shapes = [header["tensors"][k]["shape"] for k in entry["tensors"]]
         dtypes = {header["tensors"][k]["dtype"] for k in entry["tensors"]}
         if entry["kind"] == "lowrank":
-            rank = shapes[0][-1] if shapes and shapes[0] else 0
-            wanted = [[entry["shape"][0], rank], [rank, entry["shape"][-1]]]
             require(len(entry["shape"]) == 2 and dtypes <= _FLOATS, f"parameter {name!r} cannot be of low rank")
+            rank = shapes[0][-1] if shapes and shapes[0] else 0
+            wanted = [[entry["shape"][0], rank], [rank, entry["shape"][1]]]
         else:
             wanted = [entry["shape"]]
         require(shapes == wanted, f"tensors for parameter {name!r} have shapes {shapes} where {wanted} is needed")
