@@ -228,6 +228,42 @@ def test_tokenizer_files_of_older_releases_give_the_same_ids(tiny_folders, tmp_p
     assert new.convert_ids_to_tokens(new("red cat").input_ids)[1:3] == ["red</w>", "cat</w>"]
 
 
+def test_weights_under_the_names_of_older_releases(tiny_folders, tiny_models, tmp_path):
+    """As published folders of 2022 have them: VAE attention as query, key, value, proj_attn; text_model. before every
+    name of the text encoder, and its position_ids stored."""
+    folder = shutil.copytree(tiny_folders["sd1"], tmp_path / "m")
+    vae = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    renamed = {}
+    for name, value in load_file(vae).items():
+        for new, before in old.items():
+            name = name.replace(new, before) if "mid_block.attentions" in name else name
+        renamed[name] = value
+    assert sum("query" in name for name in renamed) == 4
+    save_file(renamed, vae, metadata={"format": "pt"})
+    text = folder / "text_encoder" / "model.safetensors"
+    prefixed = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(text).items()}
+    prefixed["text_model.embeddings.position_ids"] = torch.arange(16)[None]
+    save_file(prefixed, text, metadata={"format": "pt"})
+    assert load(folder).hash() == tiny_models["sd1"].hash()
+
+
+@pytest.mark.parametrize("written", ["CLIPFeatureExtractor", "CLIPImageProcessor"])
+def test_image_processors_keep_a_name_that_every_release_reads(written, tiny_folders, tmp_path):
+    """SD 1.x and 2.x folders name a feature extractor for their safety checker, under two names."""
+    folder = shutil.copytree(tiny_folders["sd1"], tmp_path / "m")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"feature_extractor": ["transformers", written]}))
+    (folder / "feature_extractor").mkdir()
+    (folder / "feature_extractor" / "preprocessor_config.json").write_text(
+        json.dumps({"feature_extractor_type": written})
+    )
+    load(folder).save(tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "model_index.json").read_text())
+    assert saved["feature_extractor"] == ["transformers", "CLIPImageProcessor"]
+    assert load(tmp_path / "out").pipeline.feature_extractor is not None
+
+
 @pytest.mark.parametrize("component", ["unet", "text_encoder"])
 def test_a_missing_tensor_is_an_error_not_a_random_number(component, tiny_folders, tmp_path):
     folder = shutil.copytree(tiny_folders["sd1"], tmp_path / "m")

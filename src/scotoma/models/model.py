@@ -259,7 +259,15 @@ class Model:
             else:
                 self.pipeline.save_pretrained(folder, safe_serialization=True, **extra)
         for config in (folder / "model_index.json", *(folder / name / "config.json" for name in self.modules())):
-            if config.is_file():  # where a model was loaded from is nobody else's business
-                content = read_json(config)
-                if content.pop("_name_or_path", None) is not None:
-                    write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
+            if config.is_file():
+                write_text(config, json.dumps(_portable(read_json(config)), indent=2, sort_keys=True) + "\n")
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """A saved config without the place it was loaded from, and with class names that other releases know:
+    transformers 5 without torchvision writes CLIPImageProcessorPil, and every release reads CLIPImageProcessor."""
+    config = {key: value for key, value in config.items() if key != "_name_or_path"}
+    for key, value in config.items():
+        if isinstance(value, list) and len(value) == 2 and str(value[1]).endswith("ImageProcessorPil"):
+            config[key] = [value[0], value[1].removesuffix("Pil")]
+    return config
