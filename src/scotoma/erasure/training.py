@@ -195,7 +195,7 @@ def _resume(run: Run) -> int:
     try:
         with safe_open(path, "pt") as f:
             meta = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not iterable itself)  # noqa: SIM118 (safe_open is no mapping)
     except (OSError, SafetensorError) as e:
         raise CheckpointError(f"{path} cannot be read ({e}); delete it to start anew") from e
     if meta.get("config") != mine or meta.get("seed") != str(run.seed):
