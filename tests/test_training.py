@@ -302,6 +302,12 @@ class TestEMA:
         assert torch.equal(net[0].weight.float(), state["average.0.weight"])
         assert net[1].num_batches_tracked.dtype == torch.int64
 
+    def test_averages_stay_on_their_device(self) -> None:
+        """A checkpoint is read on the CPU; the averages of a network elsewhere must not move there. "meta" stands in."""
+        average = EMA(nn.Linear(2, 2, device="meta"), 0.9)
+        average.load_state_dict(EMA(nn.Linear(2, 2), 0.9).state_dict())
+        assert {v.device.type for v in average.average.values()} == {"meta"}
+
     @pytest.mark.parametrize("decay", [-0.1, 1.0])
     def test_decay_outside(self, decay: float) -> None:
         with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
