@@ -17,7 +17,7 @@ from sample_edits import CAT, bytes_of, full_edit, lowrank_edit
 from scotoma.erasure.chain import save_edited, verify
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.edit_format import canonical, strict_json
-from scotoma.erasure.stacking import lineage_of, stack
+from scotoma.erasure.stacking import lineage_of, low_rank_sum, stack
 from scotoma.errors import BaseMismatchError, EditFormatError, StackingError, UsageError
 from scotoma.models.load import load
 from scotoma.models.model import Model
@@ -41,7 +41,21 @@ def test_the_sum_of_two_additive_edits(sd1: Model) -> None:
     weight = sd1.unet.get_parameter(name.removeprefix("unet.")).detach().double()
     expected = weight + sum(e.tensors[f"left/{name}"].double() @ e.tensors["right/0"].double() for e in (a, b))
     both = stack(sd1, [a, b]).model.unet.get_parameter(name.removeprefix("unet.")).detach()
-    assert torch.equal(both, expected.float())
+    assert torch.allclose(both.double(), expected, rtol=0, atol=1e-6)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 300), st.sampled_from([1e-20, 1.0, 1e15]))
+def test_the_product_does_not_depend_on_the_order_of_its_sums(seed: int, rank: int, size: float) -> None:
+    """The columns of left and rows of right in another order are the same product, summed in another order."""
+    g = torch.Generator().manual_seed(seed)
+    left = torch.randn(150, rank, generator=g) * torch.logspace(-6, 3, rank)
+    right = torch.randn(rank, 7, generator=g) * size
+    weight = torch.randn(150, 7, generator=g, dtype=torch.float64)
+    shuffled = torch.randperm(rank, generator=g)
+    result = low_rank_sum(weight, [(left, right)])
+    assert torch.equal(result, low_rank_sum(weight, [(left[:, shuffled], right[shuffled])]))
+    exact = left.double() @ right.double()
+    assert float((low_rank_sum(torch.zeros(150, 7).double(), [(left, right)]) - exact).norm() / exact.norm()) < 1e-5
 
 
 def test_an_additive_edit_does_not_go_on_top_of_its_sibling(sd1: Model) -> None:

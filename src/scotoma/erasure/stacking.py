@@ -1,11 +1,11 @@
 """Which Edits fit together, and what a model's weights become.
 
-An Edit names the hash of the model it was made on (`model`), of the untouched model that began it
-all (`base`), and the Edits already in that model (`parents`). `stack` accepts
+An Edit names the hash of the model it was made on (`model`), of the untouched model that began it all (`base`), and the
+Edits already in that model (`parents`). `stack` accepts
 
     1. an Edit on exactly the model it was made on: the base, or the base with the listed parents;
-    2. several Edits made on the same model, if every one is `additive` (low rank only): their sum is taken in float64
-       in order of their ids and rounded once, so that it does not depend on the order in which they are given;
+    2. several Edits made on the same model, if every one is `additive` (low rank only): they are added in float64 in
+       order of their ids and rounded once, so that the result does not depend on the order in which they are given;
     3. after these, an Edit whose parents are exactly the Edits applied so far, and so on.
 
 Nothing else: a sum of edits that were computed on different weights is no edit that anybody has measured.
@@ -25,6 +25,8 @@ from scotoma.erasure.reconfigure import configure
 from scotoma.errors import BaseMismatchError, EditFormatError, ScotomaError, StackingError, UsageError
 from scotoma.models.hashing import hash_names, hash_tensor
 from scotoma.models.model import Model
+
+ROWS = 128  # of a weight that are edited at a time, so that float64 copies stay in the cache
 
 
 class Stackable(Protocol):
@@ -205,6 +207,34 @@ def state_of(model: Model) -> dict[str, Tensor]:
     return {f"{part}.{k}": v for part, module in model.modules().items() for k, v in module.state_dict().items()}
 
 
+def low_rank_sum(weight: Tensor, factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """W + sum of left @ right, (out, in) in W's type, with the same bytes on every machine.
+
+    An edited model is known by the hash of its bytes, so no bit may hang on how a BLAS orders its sums. Rows of left and
+    columns of right are first rounded to multiples of a power of two, with as many bits (21 to 26 below the largest
+    entry) as leave every partial sum of their float64 product exact; what is added to W is rounded in a fixed order.
+    """
+    rounded = []
+    for left, right in factors:
+        bits = (53 - max(1, (left.shape[1] - 1).bit_length())) // 2  # k products of 2 bits each: at most 53 bits in all
+        rounded.append((_to_grid(left, bits, 1), _to_grid(right, bits, 0)))
+    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    for start in range(0, weight.shape[0], ROWS):
+        rows = slice(start, start + ROWS)
+        total = weight[rows].to(torch.float64, copy=True)
+        for left, right in rounded:
+            total += left[rows] @ right
+        out[rows] = total
+    return out
+
+
+def _to_grid(factor: Tensor, bits: int, dim: int) -> Tensor:
+    """Nearest multiples of 2^(e - bits), float64, where 2^e is the least power above the largest entry along `dim`."""
+    factor = factor.double()
+    exponent = torch.frexp(factor.abs().amax(dim=dim, keepdim=True)).exponent
+    return torch.ldexp(torch.round(torch.ldexp(factor, bits - exponent)), exponent - bits)
+
+
 def _next_values(
     level: Sequence[Stackable], state: Mapping[str, Tensor], hashes: Mapping[str, str]
 ) -> dict[str, Tensor]:
@@ -237,10 +267,11 @@ def _next_values(
                 )
             values[name] = value.to(before.dtype)
         else:
-            total = before.detach().cpu().double()
-            for edit in users:  # in order of id, see order()
-                left, right = (edit.tensors[key].double() for key in edit.header["touched"][name]["tensors"])
-                total = torch.addmm(total, left, right)  # W + left @ right
-            values[name] = total.to(before.dtype)
+            factors = [
+                (edit.tensors[left], edit.tensors[right])
+                for edit in users  # in order of id, see order()
+                for left, right in [edit.header["touched"][name]["tensors"]]
+            ]
+            values[name] = low_rank_sum(before.detach().cpu(), factors)
         check_finite(name, values[name], f"{_title(users[0])}, applied")
     return values
