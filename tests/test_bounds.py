@@ -47,6 +47,8 @@ def refused(text: str, *rules: Rule) -> bool:
         "wobble_gadget",
         "w o b b l e g a d g e t",
         "wooooobble gadgettttt",
+        "wobbbbble gadget",  # two letters stretched to five
+        "hopsc\u200botch",  # a zero-width space between pieces too long to be glued
         "w\u043ebble g\u0430dget",  # Cyrillic o and a
         "w\u03bfbble gadget",  # Greek omicron
         "w\u00f6bble g\u00e1dget",

@@ -251,6 +251,17 @@ def test_tied_weights_are_saved_and_come_back(tmp_path: Path) -> None:
 
 
 class TestStepGenerator:
+    def test_each_step_gets_its_own(self) -> None:
+        drawn: list[float] = []
+
+        def update(step: int, generator: torch.Generator) -> Mapping[str, float]:
+            drawn.append(float(torch.rand((), generator=generator)))
+            return {"loss": 0.0}
+
+        train(update, Run({}, 5, {}, seed=3))
+        assert drawn == [float(torch.rand((), generator=step_generator(3, i))) for i in range(5)]
+        assert len(set(drawn)) == 5
+
     def test_a_function_of_seed_and_step_alone(self) -> None:
         torch.manual_seed(5)
         first = torch.randn(4, generator=step_generator(3, 17))
