@@ -17,7 +17,7 @@ from sample_edits import CAT, bytes_of, full_edit, lowrank_edit
 from scotoma.erasure.chain import save_edited, verify
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.edit_format import canonical, strict_json
-from scotoma.erasure.stacking import lineage_of, low_rank_sum, stack
+from scotoma.erasure.stacking import lineage_of, low_rank_sum, order, stack
 from scotoma.errors import BaseMismatchError, EditFormatError, StackingError, UsageError
 from scotoma.models.load import load
 from scotoma.models.model import Model
@@ -29,8 +29,10 @@ from scotoma.models.model import Model
 @given(st.integers(0, 2**20))
 def test_additive_edits_give_the_same_bytes_in_any_order(sd1: Model, seed: int) -> None:
     edits = [lowrank_edit(sd1, seed + i, rank=1 + i, layers=2 + i) for i in range(3)]
-    results = {stack(sd1, order).hash for order in itertools.permutations(edits)}
+    results = {stack(sd1, given).hash for given in itertools.permutations(edits)}
     assert len(results) == 1
+    levels = [order(given, sd1.hash(), lineage_of(sd1)) for given in itertools.permutations(edits)]
+    assert all([e.id for e in level] == sorted(e.id for e in edits) for (level,) in levels)
     without = edits[2].subtract(stack(sd1, edits).model, sd1, edits[:2])
     assert bytes_of(without.model) == bytes_of(stack(sd1, edits[:2]).model)
 
@@ -83,6 +85,15 @@ def test_an_edit_made_on_top_lists_its_parent(sd1: Model) -> None:
     with pytest.raises(StackingError, match="made on top of"):
         first.subtract(at_once.model, sd1, [second])
     assert second.subtract(at_once.model, sd1, [first]).model.hash() == edited.hash()
+
+
+@pytest.mark.parametrize("change", [{"before": "0" * 64}, {"shape": [1, 24]}])
+def test_a_touched_tensor_must_be_the_one_before_the_edit(sd1: Model, change: dict[str, Any]) -> None:
+    edit = lowrank_edit(sd1, layers=1)
+    (name,) = edit.header["touched"]
+    edit.header["touched"][name].update(change)
+    with pytest.raises(BaseMismatchError, match=f"{name} is not the tensor"):
+        edit.apply(sd1)
 
 
 def test_an_edit_is_given_once(sd1: Model) -> None:
