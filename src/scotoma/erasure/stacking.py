@@ -72,7 +72,7 @@ def lineage_of(model: Model, here: str | None = None) -> Lineage:
     here = here or model.hash()
     if here in _MADE_HERE:
         return _MADE_HERE[here]
-    chain = read_chain_file(Path(model.source))
+    chain = read_chain_file(Path(model.source).expanduser())
     if chain is not None:
         lineage = Lineage(chain["base"], tuple(chain["edits"]))
         if chain["result"] == here:
