@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 QUIET = 0.3  # load average of the last minute, above which no timing is taken
 LAM = UCEConfig().lam
 
-# (place in the UNet, transformer blocks, width): stable-diffusion-v1-4 and stable-diffusion-xl-base-1.0, unet/config.json
+# (place in the UNet, transformer blocks, width), from unet/config.json of stable-diffusion-v1-4 and -xl-base-1.0
 SD1 = [(f"down_blocks.{b}.attentions.{a}", 1, 320 * 2**b) for b in range(3) for a in range(2)]
 SD1 += [("mid_block.attentions.0", 1, 1280)]
 SD1 += [(f"up_blocks.{b}.attentions.{a}", 1, 1280 // 2 ** (b - 1)) for b in (1, 2, 3) for a in range(3)]
