@@ -94,7 +94,7 @@ def test_one_column_by_hand() -> None:
 
 @given(st.integers(0, 2**32))
 def test_the_limits(seed: int) -> None:
-    """Small lam: W' c = W g and kept states keep their values. Large lam: nothing changes. Scales only count as s / lam."""
+    """Small lam: W' c = W g and kept states keep their values. Large lam: no change. Scales only count as s / lam."""
     columns = columns_of(seed, 32, 3, 4)
     weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -119,7 +119,7 @@ def test_the_order_of_concepts_is_no_matter(seed: int, places: list[int]) -> Non
     assert torch.allclose(a.inner @ a.right, b.inner @ b.right, atol=1e-10)
 
 
-# -------------------------------------------------------------------------------------------------------- the token rule
+# ---------------------------------------------------------------------------------------------------- the token rule
 
 
 def test_the_last_token_of_a_phrase(sd1: Model) -> None:
@@ -191,7 +191,7 @@ def test_both_text_encoders_of_sdxl_are_in_a_column(tiny_folders: dict[str, Path
     assert difference[:first].norm() > 0 and difference[first:].norm() > 0
 
 
-# --------------------------------------------------------------------------------------------------------- the whole method
+# ---------------------------------------------------------------------------------------------------- the whole method
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])

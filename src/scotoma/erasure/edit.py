@@ -135,7 +135,7 @@ class Edit:
             "format": FORMAT,
             "method": method,
             "family": model.family.name,
-            "config": dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config,  # type: ignore[arg-type]
+            "config": _settings(config),
             "seed": seed,
             "versions": {p: metadata.version(p) for p in ("torch", "diffusers", "transformers", "safetensors")}
             | {"python": platform.python_version(), "scotoma": _own_version()},
@@ -229,6 +229,12 @@ class Edit:
     def record(self) -> dict[str, Any]:
         """What a chain file keeps of it."""
         return {"id": self.id, "file": self.file, "header": self.header}
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return dataclasses.asdict(config)
+    return dict(config)
 
 
 def _own_version() -> str:

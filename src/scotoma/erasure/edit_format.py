@@ -120,7 +120,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 def check_header(header: Any, where: str) -> None:
-    """Raises EditFormatError naming the first field of `header` that is missing, unknown, of the wrong type or range."""
+    """Raises EditFormatError naming the first field of `header` that is missing, unknown, or has a wrong type or range."""
 
     def require(condition: bool, what: str) -> None:
         if not condition:
@@ -286,7 +286,7 @@ def read_edit_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def finite_json(value: Any) -> Any:
-    """A copy that JSON can say: tuples to lists, numbers that are not finite to None (a figure nobody could measure)."""
+    """A copy that JSON can say: tuples to lists, numbers that are not finite to None (figures nobody could measure)."""
     if isinstance(value, Mapping):
         return {str(k): finite_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -106,14 +106,14 @@ def order(edits: Sequence[Stackable], here: str, applied: Lineage) -> list[list[
         ready.sort(key=lambda e: e.id)
         if not levels and any(set(e.header["parents"]) != done for e in ready):
             raise StackingError(
-                f"{_title(ready[0])} names {len(ready[0].header['parents'])} parents, but nothing tells that they are in "
-                f"this model; give the base and all edits, or the folder with its scotoma.json"
+                f"{_title(ready[0])} names {len(ready[0].header['parents'])} parents, but nothing tells that they are "
+                f"in this model; give the base and all edits, or the folder with its scotoma.json"
             )
         stuck = [e for e in ready if not e.header["additive"]]
         if len(ready) > 1 and stuck:
             raise StackingError(
-                f"{_title(stuck[0])} is not of low rank and cannot be added to {len(ready) - 1} other edits made on the "
-                f"same model; apply one, and make the others on the result"
+                f"{_title(stuck[0])} is not of low rank and cannot be added to {len(ready) - 1} other edits made on "
+                f"the same model; apply one, and make the others on the result"
             )
         for edit in ready:
             if student and not edit.header["student"]:
@@ -143,8 +143,8 @@ def _does_not_fit(edit: Stackable, here: str, applied: Lineage, done: set[str]) 
         return StackingError(f"{_title(edit)} was made on top of {', '.join(missing)}; give these edits too")
     extra = [p[:12] for p in sorted(done - set(parents))]
     return StackingError(
-        f"{_title(edit)} was made without {', '.join(extra) or 'the edits'} in the model; give the untouched base and all "
-        f"edits at once if all are additive, or make the edit again on this model"
+        f"{_title(edit)} was made without {', '.join(extra) or 'the edits'} in the model; give the untouched base and "
+        f"all edits at once if all are additive, or make the edit again on this model"
     )
 
 
@@ -210,8 +210,8 @@ def state_of(model: Model) -> dict[str, Tensor]:
 def low_rank_sum(weight: Tensor, factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """W + sum of left @ right, (out, in) in W's type, with the same bytes on every machine.
 
-    An edited model is known by the hash of its bytes, so no bit may hang on how a BLAS orders its sums. Rows of left and
-    columns of right are first rounded to multiples of a power of two, with as many bits (21 to 26 below the largest
+    An edited model is known by the hash of its bytes, so no bit may hang on how a BLAS orders its sums. Rows of left
+    and columns of right are first rounded to multiples of a power of two, with as many bits (21 to 26 below the largest
     entry) as leave every partial sum of their float64 product exact; what is added to W is rounded in a fixed order.
     """
     rounded = []

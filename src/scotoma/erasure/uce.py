@@ -16,8 +16,8 @@ both sides
                                 = (C^T C + lam S^-1)^-1 C^T                                               (2)
 
 since  C^T (C S C^T + lam I) = S^-1 S (C^T C + lam S^-1) S C^T.  X is the same for every layer, (2) needs an n x n
-system only (Woodbury), and where G = C (preserved concepts) a column of G - C is zero, so that only the e edited rows of
-X remain: the edit is exactly of rank e. With X^T = Q R the stored factors are
+system only (Woodbury), and where G = C (preserved concepts) a column of G - C is zero, so that only the e edited rows
+of X remain: the edit is exactly of rank e. With X^T = Q R the stored factors are
 
     right = Q^T (e, d), orthonormal rows,      left = W M (out, e),   M = (G - C) R^T (d, e)              (3)
 
@@ -62,8 +62,8 @@ class UCEConfig:
     tokens: Literal["last", "all"] = field(
         default="last",  # uce_sd_erase.py; "all" is train_erase.py
         metadata={
-            "help": "last: the last token of the concept's phrase; all: that token and every position after it, end and "
-            "padding included"
+            "help": "last: the last token of the concept's phrase; all: that token and every position after it, end "
+            "and padding included"
         },
     )
     preserve: tuple[str, ...] = field(default=(), metadata={"help": "concepts whose keys and values stay as they are"})
@@ -185,8 +185,8 @@ def last_token(model: Model, text: str, end: int) -> int:
             before = before[:-1]
         if not before or whole[: len(before)] != before:
             raise UsageError(
-                f"{text[:end]!r} does not end at a token of {text!r}, or is longer than the model reads; put a space after "
-                f"the concept in the template, or shorten it"
+                f"{text[:end]!r} does not end at a token of {text!r}, or is longer than the model reads; put a space "
+                f"after the concept in the template, or shorten it"
             )
         places.add(len(before) - 1)
     if len(places) != 1:
@@ -281,7 +281,7 @@ def _encode(model: Model, texts: Sequence[str]) -> dict[str, Tensor]:
     return states
 
 
-# --------------------------------------------------------------------------------------------------------------- the run
+# -------------------------------------------------------------------------------------------------------------- the run
 
 
 def run(
