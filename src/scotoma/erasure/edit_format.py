@@ -120,7 +120,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 def check_header(header: Any, where: str) -> None:
-    """Raises EditFormatError naming the first field of `header` that is missing, unknown, or has a wrong type or range."""
+    """Raises EditFormatError naming the first field that is missing, unknown, of a wrong type or out of range."""
 
     def require(condition: bool, what: str) -> None:
         if not condition:
