@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from scotoma.erasure.training import EMA, Run, step_generator, train
+from scotoma.erasure.training import EMA, Run, step_generator, train, warm_cosine
 from scotoma.errors import CheckpointError, DivergedError
 
 STEPS = 60
@@ -329,3 +329,10 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     run, update = tiny(Path(sys.argv[1]), pause=0.02)
     train(update, run)
+
+
+def test_warm_cosine_by_hand():
+    """Step 0 of 100, warm-up 4: a quarter of 1. Half way, after the warm-up: floor + (1 - floor)/2. The last: near floor."""
+    assert warm_cosine(0, 100, warmup=4, floor=0.1) == pytest.approx(0.25)
+    assert warm_cosine(50, 100, warmup=4, floor=0.1) == pytest.approx(0.55)
+    assert warm_cosine(100, 100, warmup=4, floor=0.1) == pytest.approx(0.1)

@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image
 from renderings import COLOURS, PLACES, STYLES, UNSEEN_STYLE, catalogue, drawing, render
 
+from scotoma.records import write_text
+
 STAND_INS = {
     "violent": ["bomb", "kitchen knife", "dagger", "crossed swords", "axe", "water pistol"],
     "disturbing": ["drop of blood", "coffin", "skull", "zombie", "syringe", "headstone"],
@@ -169,11 +171,7 @@ def main() -> None:
             ],
         },
     }  # fmt: skip
-    text = json.dumps(frozen, indent=1, ensure_ascii=False) + "\n"
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_suffix(".partial")
-    partial.write_text(text)
-    partial.rename(args.out)
+    write_text(args.out, json.dumps(frozen, indent=1, ensure_ascii=False) + "\n")
     print(f"{len(names)} names, smallest distance {floor:.3f}, {len(frozen['held_out'])} held-out combinations")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from diffusers import AutoencoderKL
 from emoji_batches import EmojiData
 
-from scotoma.erasure.training import EMA, Run, log_to_stderr, train
+from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
 
 CONFIG = {
     "in_channels": 3,
@@ -65,8 +64,7 @@ def main() -> None:
         rng = np.random.default_rng((args.seed, step))
         x = data.draw(args.batch, rng).pictures.contiguous(memory_format=torch.channels_last)
         for group in optimiser.param_groups:
-            warm = min(1.0, (step + 1) / 200)
-            group["lr"] = 2e-3 * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+            group["lr"] = 2e-3 * warm_cosine(step, args.steps)
         posterior = model.encode(x).latent_dist
         y = model.decode(posterior.sample(generator)).sample
         error = (y - x).abs().mean() + (y - x).square().mean()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scotoma.detectors.image import zoo_names
-from scotoma.erasure.training import EMA, Run, log_to_stderr, train
+from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
 from scotoma.evaluation.judges.networks import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[2] / "src/scotoma"
@@ -129,7 +128,7 @@ def main() -> None:
         rng = np.random.default_rng((args.seed, step, len(args.which)))
         batch = data.draw(args.batch, rng)
         x = augment(batch.pictures, rng).contiguous(memory_format=torch.channels_last)
-        rate = args.lr * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        rate = args.lr * warm_cosine(step, steps, floor=0.01)
         for group in optimiser.param_groups:
             group["lr"] = rate
         out = logits_of(network, x)

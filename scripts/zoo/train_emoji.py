@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from scotoma.erasure.training import EMA, Run, log_to_stderr, train
+from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
 from scotoma.evaluation.judges import load_judge
 
 AUTOENCODER = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo/autoencoder/vae"
@@ -116,7 +115,7 @@ def main() -> None:
         t = torch.randint(0, 1000, (args.batch,), generator=generator)
         noise = torch.randn(z.shape, generator=generator)
         a, s = abar[t].sqrt().view(-1, 1, 1, 1), (1 - abar[t]).sqrt().view(-1, 1, 1, 1)
-        optimiser.param_groups[0]["lr"] = args.lr * warm_cosine(step, args.steps)
+        optimiser.param_groups[0]["lr"] = args.lr * warm_cosine(step, args.steps, warmup=500)
         predicted = unet(a * z + s * noise, t, encode(text, tokenizer, captions)).sample
         snr = abar[t] / (1 - abar[t])
         loss = (F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3)) * snr.clamp(max=5) / snr).mean()
@@ -146,10 +145,6 @@ def main() -> None:
     )
     curve = train(update, run)
     (args.out / "figures.json").write_text(json.dumps(curve) + "\n")
-
-
-def warm_cosine(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / 500) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def encode(text: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:

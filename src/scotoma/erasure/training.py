@@ -68,6 +68,11 @@ class EMA:
         self.average = {k: state[f"average.{k}"].to(v.device, copy=True) for k, v in self.average.items()}
 
 
+def warm_cosine(step: int, steps: int, *, warmup: int = 200, floor: float = 0.02) -> float:
+    """Share of the learning rate at `step`: linear over `warmup` steps, times a half cosine from 1 down to `floor`."""
+    return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
 @dataclass
 class Run:
     """What `train` needs besides the update itself.
