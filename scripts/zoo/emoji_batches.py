@@ -14,8 +14,9 @@ import torch
 from renderings import COLOURS, PLACES, SIZE, UNSEEN_STYLE, _premultiplied_resize, drawing
 from torch import Tensor
 
+from scotoma.evaluation.zoo_task import TEMPLATES, compose
+
 FROZEN = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo/frozen.json"
-TEMPLATES = ("{}", "a {}", "a picture of a {}", "an emoji of a {}", "a drawing of a {}", "an image of a {}")
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,3 @@ class EmojiData:
             self.places[place] if place or rng.random() < 0.25 else None,
             TEMPLATES[rng.integers(len(TEMPLATES))],
         )
-
-
-def compose(noun: str, style: str | None, colour: str | None, place: str | None, template: str = "{}") -> str:
-    """`a picture of a small dagger in the top left on a pink background, noto style`, with any part left out."""
-    size = "" if place is None else "large " if place == "large" else "small "
-    text = template.format(size + noun)
-    if place not in (None, "large"):
-        text += f" in the {place}"
-    if colour:
-        text += f" on a {colour} background"
-    if style:
-        text += f", {style} style"
-    return text

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from emoji_batches import EmojiData, compose
+from emoji_batches import EmojiData
 from safetensors.torch import load_file, save_file
 from text_tower import MAX_LENGTH, WIDTH, text_config, train_tokenizer
 from torch import Tensor
@@ -27,6 +27,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
 from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.zoo_task import compose
 
 AUTOENCODER = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo/autoencoder/vae"
 SCHEDULE = {

@@ -331,3 +331,24 @@ def test_lora_weights_beside_a_model_are_not_dropped_in_silence(tiny_folders, tm
     with caplog.at_level(logging.WARNING, "scotoma"):
         load(folder)
     assert "holds LoRA weights that are not used" in caplog.text
+
+
+def test_defaults_of_a_folder_are_read_used_and_kept(tmp_path, tiny_folders):
+    """scotoma-defaults.json: guidance in place of the family's 7.5, and what else it says, also after save and copy."""
+    folder = tmp_path / "sd1"
+    shutil.copytree(tiny_folders["sd1"], folder)
+    assert load(folder).guidance == 7.5
+    (folder / "scotoma-defaults.json").write_text('{"guidance": 3.0, "data": "emoji"}')
+    model = load(folder)
+    assert (model.guidance, model.copy().defaults["data"]) == (3.0, "emoji")
+    model.save(tmp_path / "again")
+    assert load(tmp_path / "again").defaults == {"guidance": 3.0, "data": "emoji"}
+
+
+@pytest.mark.parametrize("text", ['{"guidance": "high"}', '{"data": 3}', "[]"])
+def test_odd_defaults_are_named(tmp_path, tiny_folders, text):
+    folder = tmp_path / "sd1"
+    shutil.copytree(tiny_folders["sd1"], folder)
+    (folder / "scotoma-defaults.json").write_text(text)
+    with pytest.raises(ModelError, match="scotoma-defaults.json"):
+        load(folder)

@@ -88,6 +88,7 @@ FAMILIES: dict[str, Family] = {
 }
 NOT_YET = ("DiT", "SD3", "FLUX")
 LABELS_FILE = "scotoma-labels.json"
+DEFAULTS_FILE = "scotoma-defaults.json"
 
 
 def _refuse(found: str) -> ModelError:

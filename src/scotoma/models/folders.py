@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scotoma.errors import ModelError, UnsafeFileError
-from scotoma.models.families import LABELS_FILE, Family, detect
+from scotoma.models.families import DEFAULTS_FILE, LABELS_FILE, Family, detect
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last: where SD 1.x keeps its safety checker
@@ -34,6 +34,7 @@ class Contents:
     model_index: Mapping[str, Any]
     configs: Mapping[str, Mapping[str, Any]]
     shared: Mapping[str, Path] = field(default_factory=dict)  # component: folder that is not under `folder`
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # scotoma-defaults.json, where there is one
 
     def place(self, component: str) -> Path:
         return self.shared.get(component, self.folder / component)
@@ -153,7 +154,17 @@ def inspect(folder: Path) -> Contents:
         config = path / ("scheduler_config.json" if name == "scheduler" else "config.json")
         if config.is_file() or name in ("unet", "scheduler"):
             configs[name] = read_json(config)
-    return Contents(folder, detect(model_index, configs), model_index, configs, shared)
+    return Contents(folder, detect(model_index, configs), model_index, configs, shared, _defaults(folder))
+
+
+def _defaults(folder: Path) -> dict[str, Any]:
+    path = folder / DEFAULTS_FILE
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    if not isinstance(found.get("guidance", 1.0), int | float) or not isinstance(found.get("data", ""), str):
+        raise ModelError(f"{path} must hold guidance as a number and data as a text; write it again")
+    return found
 
 
 def not_a_folder(path: Path) -> ModelError:

@@ -62,7 +62,7 @@ def load(
             f"{source} cannot be loaded ({reason}); its folder is damaged or not complete: fetch it again"
         ) from e
     name = str(source) if str(source).startswith(folders.ZOO_PREFIX) else Path(str(source)).name
-    model = Model(pipeline, contents.family, str(source), name)
+    model = Model(pipeline, contents.family, str(source), name, contents.defaults)
     if lora is not None:
         _fuse_lora(model, Path(lora))
     elif (folder / LORA_FILE).is_file():

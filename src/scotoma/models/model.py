@@ -9,7 +9,7 @@ import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from scotoma.errors import ModelError, UsageError, unknown_name
 from scotoma.models.denoiser import Cond, Denoiser, Schedule
-from scotoma.models.families import LABELS_FILE, Family
+from scotoma.models.families import DEFAULTS_FILE, LABELS_FILE, Family
 from scotoma.models.folders import read_json
 from scotoma.models.hashing import hash_names, hash_tensor
 from scotoma.records import write_text
@@ -87,12 +87,17 @@ class LabelPipeline:
 
 @dataclass
 class Model:
-    """A generator under treatment. `pipeline` is a diffusers pipeline, or a LabelPipeline for label-unet."""
+    """A generator under treatment. `pipeline` is a diffusers pipeline, or a LabelPipeline for label-unet.
+
+    `defaults` is what the folder's scotoma-defaults.json says, if it has one: "guidance" in place of the family's, and
+    "data", the zoo's data set that the model was trained on. An edited folder keeps it.
+    """
 
     pipeline: Any
     family: Family
     source: str
     name: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     # -- parts
 
@@ -125,6 +130,11 @@ class Model:
     def labels(self) -> list[str]:
         """Class names of a label-conditional model; empty for a text model."""
         return list(self.pipeline.classes) if isinstance(self.pipeline, LabelPipeline) else []
+
+    @property
+    def guidance(self) -> float:
+        """w of classifier-free guidance where nobody says otherwise."""
+        return float(self.defaults.get("guidance", self.family.guidance))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -240,7 +250,7 @@ class Model:
             kept = {
                 id(v): v for v in self.pipeline.components.values() if v is not None and not isinstance(v, nn.Module)
             }
-        return Model(copy.deepcopy(self.pipeline, kept), self.family, self.source, self.name)
+        return Model(copy.deepcopy(self.pipeline, kept), self.family, self.source, self.name, self.defaults)
 
     def save(self, folder: str | Path, *, max_shard_size: str | int | None = None) -> None:
         """Write a plain, complete folder: stock diffusers loads it; shared components are written out in full.
@@ -258,6 +268,8 @@ class Model:
                 write_text(folder / LABELS_FILE, json.dumps(self.pipeline.labels_json(), indent=1) + "\n")
             else:
                 self.pipeline.save_pretrained(folder, safe_serialization=True, **extra)
+        if self.defaults:
+            write_text(folder / DEFAULTS_FILE, json.dumps(dict(self.defaults), indent=1) + "\n")
         for config in (folder / "model_index.json", *(folder / name / "config.json" for name in self.modules())):
             if config.is_file():
                 write_text(config, json.dumps(_portable(read_json(config)), indent=2, sort_keys=True) + "\n")

@@ -99,7 +99,7 @@ def sample_latents(
     Args:
         prompts: N texts, or N class numbers or names.
         seeds: N integers; the noise of picture i comes from seeds[i] alone.
-        guidance: w of classifier-free guidance; None: the family's default; 1.0: no second pass.
+        guidance: w of classifier-free guidance; None: the model's default; 1.0: no second pass.
         steps: at least 1; None: 25, or 1 for a one-call student.
         batch_size: pictures at once; with guidance the network sees twice as many.
         progress: called with (pictures done, pictures in all) after every batch.
@@ -141,7 +141,7 @@ def _batches(
 ) -> Any:
     student = one_step(model.scheduler)
     steps = steps if steps is not None else (1 if student else STEPS)
-    guidance = guidance if guidance is not None else (1.0 if student else model.family.guidance)
+    guidance = guidance if guidance is not None else (1.0 if student else model.guidance)
     scheduler = scheduler or ("own" if student else "dpm")
     if scheduler not in SCHEDULERS:
         raise unknown_name("scheduler", scheduler, SCHEDULERS)

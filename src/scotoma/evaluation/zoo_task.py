@@ -1,0 +1,179 @@
+"""Tasks for the zoo's models, from the file that was frozen before any of them was trained (models/zoo/frozen.json).
+
+Near and far follow the glossary: for an object, near is its subcategory and the ten names nearest in features of judge
+A, far the rest; for a category, near is the same emoji categories; for a style, near is the same names in other styles
+and far is prompts that name no style; for a class of Fashion-MNIST, near is the frozen list.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import scotoma.models
+from scotoma.errors import ModelError, UsageError, unknown_name
+from scotoma.evaluation.task import Ask, Size, Task, asks, crossed
+from scotoma.records import Concept
+
+FOLDER = Path(scotoma.models.__file__).parent / "zoo"
+DATA = ("emoji", "fashion")
+TEMPLATES = ("{}", "a {}", "a picture of a {}", "an emoji of a {}", "a drawing of a {}", "an image of a {}")
+
+
+@functools.cache
+def frozen() -> dict[str, Any]:
+    """names, styles, colours, places, stand_ins, control, tuning, reporting, held_out, fashion."""
+    return _read("frozen.json")
+
+
+@functools.cache
+def _near() -> dict[str, dict[str, list[str]]]:
+    found: dict[str, dict[str, list[str]]] = _read("near.json")["near"]
+    return found
+
+
+def _read(name: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((FOLDER / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ModelError(f"the zoo's {name} cannot be read ({e}); reinstall scotoma") from e
+    return content
+
+
+def compose(noun: str, style: str | None, colour: str | None, place: str | None, template: str = "{}") -> str:
+    """`a picture of a small dagger in the top left on a pink background, noto style`, with any part left out.
+
+    The captions that the emoji models were trained on are made by this function.
+    """
+    size = "" if place is None else "large " if place == "large" else "small "
+    text = template.format(size + noun)
+    if place not in (None, "large"):
+        text += f" in the {place}"
+    if colour:
+        text += f" on a {colour} background"
+    if style:
+        text += f", {style} style"
+    return text
+
+
+def expand(data: str, name: str) -> tuple[Concept, ...]:
+    """The concepts that a name stands for: itself, or the members of a stand-in category.
+
+    Raises UsageError for a name that the data set does not know, with the nearest that it does.
+    """
+    if data == "fashion":
+        classes = frozen()["fashion"]["classes"]
+        if name not in classes:
+            raise unknown_name("class", name, classes)
+        return (Concept(name, kind="class"),)
+    rows = {row["name"]: row for row in frozen()["names"]}
+    if name in frozen()["stand_ins"]:
+        return tuple(Concept(m, tuple(rows[m]["synonyms"])) for m in frozen()["stand_ins"][name])
+    if name in frozen()["styles"]:
+        return (Concept(name, kind="style"),)
+    if name not in rows:
+        raise unknown_name("concept of the zoo", name, [*rows, *frozen()["styles"], *frozen()["stand_ins"]])
+    return (Concept(name, tuple(rows[name]["synonyms"])),)
+
+
+def near_and_far(data: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Kept names near to and far from `names`, none of `names` among them, each list in the file's order.
+
+    Names that are together one stand-in category are treated as that category.
+    """
+    if data == "fashion":
+        classes = frozen()["fashion"]["classes"]
+        close = {n for name in names for n in frozen()["fashion"]["near"][name]}
+        return ([c for c in classes if c in close - {*names}], [c for c in classes if c not in close | {*names}])
+    rows = frozen()["names"]
+    if _category(names):
+        categories = {row["category"] for row in rows if row["name"] in names}
+        close = {row["name"] for row in rows if row["category"] in categories}
+    else:
+        close = {n for name in names for kind in ("subcategory", "nearest") for n in _near()[name][kind]}
+    kept = [row["name"] for row in rows if row["name"] not in names]
+    return [n for n in kept if n in close], [n for n in kept if n not in close]
+
+
+def _category(names: Sequence[str]) -> bool:
+    return any(set(members) == set(names) for members in frozen()["stand_ins"].values())
+
+
+def zoo_task(
+    data: str,
+    concepts: Sequence[str],
+    alternatives: Sequence[str],
+    *,
+    size: Size = Size(),  # noqa: B008 (frozen)
+    first_seed: int = 0,
+) -> Task:
+    """The task of forgetting `concepts`: names, or one style. Categories are expanded before (`expand`).
+
+    Half of the prompts also name a background colour. Kept names are visited in an order fixed by `first_seed`, so that
+    few pictures still spread over the whole vocabulary. Raises UsageError for a style among names.
+    """
+    if data not in DATA:
+        raise unknown_name("data set of the zoo", data, DATA)
+    order = random.Random(first_seed)
+    if data == "fashion":
+        near, far = near_and_far(data, concepts)
+        rows = [
+            (name, role, name, "name")
+            for role, names, count in (
+                ("forget", concepts, size.forget),
+                ("near", near, size.near),
+                ("far", far, size.far),
+            )
+            for name in itertools.islice(itertools.cycle(names), count)
+        ]
+        return Task(tuple(concepts), tuple(alternatives), asks(rows, first_seed))
+    styles, colours = frozen()["styles"], [None, *frozen()["colours"]]
+    names = [row["name"] for row in frozen()["names"]]
+
+    def text(name: str, template: str, style: str | None) -> str:
+        colour = colours[order.randrange(1, len(colours))] if order.random() < 0.5 else None
+        return compose(name, style, colour, None, template)
+
+    def drawn(pool: Sequence[str], count: int) -> list[tuple[str, str]]:
+        shuffled = order.sample(list(pool), len(pool))
+        return list(itertools.islice(crossed(shuffled, TEMPLATES), count)) if shuffled else []
+
+    if any(c in styles for c in concepts):
+        if len(concepts) != 1:
+            raise UsageError("a style is erased alone; erase names in another run and stack the Edits")
+        others = [s for s in styles if s != concepts[0]]
+        rows = [(text(n, t, concepts[0]), "forget", concepts[0], "style") for n, t in drawn(names, size.forget)]
+        for i, (n, t) in enumerate(drawn(names, size.near)):
+            style = others[i % len(others)]
+            rows.append((text(n, t, style), "near", f"{style} {n}", "style+name"))
+        rows += [(text(n, t, None), "far", n, "name") for n, t in drawn(names, size.far)]
+    else:
+        near, far = near_and_far(data, concepts)
+        rows = [
+            (text(n, t, None), role, n, "name")
+            for role, pool, count in (
+                ("forget", concepts, size.forget),
+                ("near", near, size.near),
+                ("far", far, size.far),
+            )
+            for n, t in drawn(pool, count)
+        ]
+    return Task(tuple(concepts), tuple(alternatives), asks(rows, first_seed))
+
+
+def label_of(data: str, text: str) -> str | None:
+    """The judge's label for an alternative: the name itself, the name of which it is a synonym, else None."""
+    if data == "fashion":
+        return text if text in frozen()["fashion"]["classes"] else None
+    rows = frozen()["names"]
+    if text in frozen()["styles"] or any(text == row["name"] for row in rows):
+        return text
+    return next((row["name"] for row in rows if text in row["synonyms"]), None)
+
+
+__all__ = ["Ask", "compose", "expand", "frozen", "label_of", "near_and_far", "zoo_task"]
