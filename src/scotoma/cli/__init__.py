@@ -1,7 +1,7 @@
 """The `scotoma` command: one thin file per verb.
 
-Exit codes are those of `scotoma.errors`: 0 done, 2 usage, 3 a missing extra, 4 refused by the bounds, 5 model, 6 Edit,
-7 self-check, 8 training, 9 data; 130 when stopped by Ctrl-C.
+A verb is a module with `add_arguments(parser)` and `run(args) -> int`; its docstring opens its help. --config and
+--dump-config are added here for all of them (`options`).
 """
 
 from __future__ import annotations
@@ -18,25 +18,57 @@ VERBS = {
     "inspect": "what an Edit file is",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }
+EXIT_CODES = """exit codes:
+  0    done
+  1    an error of Scotoma of no other kind, or a bug, which prints its traceback
+  2    an argument, name, option or configuration file that does not fit
+  3    something that has to be installed first
+  4    refused by the bounds
+  5    a model that cannot be read or is of a family we do not know
+  6    an Edit that is damaged or does not fit; for verify: something does not hold
+  7    the self-check failed, or nobody could judge the concept
+  8    a training that diverged, or a checkpoint of another run
+  9    data that is missing or damaged
+  130  stopped by Ctrl-C
+
+Long work shows its progress on stderr where that is a terminal; results go to stdout."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return its exit code. A ScotomaError is one line on stderr, a bug keeps its traceback."""
-    parser = argparse.ArgumentParser(
-        prog="scotoma", description="Concept erasure, auditing and guarding for image generators."
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, summary in VERBS.items():
-        module = import_module(f"scotoma.cli.{verb}")
-        module.add_arguments(verbs.add_parser(verb, help=summary, description=module.__doc__))
-    args = parser.parse_args(argv)
-    from scotoma.errors import ScotomaError
+    from scotoma import __version__
+    from scotoma.cli import options
+    from scotoma.errors import ScotomaError, unknown_name
 
+    words = list(sys.argv[1:] if argv is None else argv)
+    whole = argparse.ArgumentParser(
+        prog="scotoma",
+        description="Concept erasure, auditing and guarding for image generators. Start with: scotoma doctor",
+        epilog=EXIT_CODES,
+        formatter_class=options.Paragraphs,
+        allow_abbrev=False,
+    )
+    whole.add_argument("--version", action="version", version=f"scotoma {__version__}")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, summary in VERBS.items():
+        verbs.add_parser(name, help=summary, add_help=False)
+    called = "scotoma"
     try:
-        return int(import_module(f"scotoma.cli.{args.verb}").run(args))
+        if words and not words[0].startswith("-") and words[0] not in VERBS:
+            raise unknown_name("verb", words[0], VERBS)
+        verb = whole.parse_args(words[:1]).verb  # or prints help or version, and exits
+        called = f"scotoma {verb}"
+        module = import_module(f"scotoma.cli.{verb}")
+        parser = options.VerbParser(verb, module.__doc__)
+        module.add_arguments(parser)
+        args, dump_only = options.resolve(parser.replayable(), words[1:])
+        if dump_only:
+            print(options.dump(parser, args), end="")
+            return 0
+        return int(module.run(args))
     except ScotomaError as error:
-        print(f"scotoma {args.verb}: {error}", file=sys.stderr)
+        print(f"{called}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        print(f"scotoma {args.verb}: {stop or 'stopped'}", file=sys.stderr)
+        print(f"{called}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130

@@ -1,4 +1,7 @@
-"""What is installed, what this machine has, which zoo parts ship. Example: scotoma doctor --json"""
+"""What is installed, what this machine has, which zoo parts ship. Example: scotoma doctor --json
+
+Packages are read from their metadata and parts by their file names; nothing heavy is imported and no weight is opened.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,16 @@ PACKAGES = (
     "huggingface_hub",
     "numpy",
     "scipy",
-    "peft",
+    "pillow",
+    "jinja2",
+    "rich",
+    "pyyaml",
 )
+EXTRAS = {"lora": "peft", "zoo": "resvg-py"}  # extra: the package that it is for
 ZOO_PARTS = ("autoencoder", "emoji", "emoji-early", "emoji-control", "emoji-1step", "fashion-mnist")
+DETECTORS = ("zoo_names_emoji", "zoo_names_fashion", "zoo_clip")
 JUDGES = ("emoji_a", "emoji_b", "fashion_a", "fashion_b")
+SHIPS, ABSENT = "ships", "not in this version"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,36 +39,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints and returns 0; 3 where a package that the core needs is missing."""
-    found = examine()
+    import scotoma
+
+    found = examine(Path(scotoma.__file__).parent)
     if args.json:
         print(json.dumps(found))
     else:
         for section, rows in found.items():
             print(section)
             for name, value in rows.items():
-                print(f"  {name:16} {value}")
-    missing = [p for p in PACKAGES if p != "peft" and found["packages"][p] == "missing"]
-    return 3 if missing else 0
+                print(f"  {name:17} {value}")
+    return 3 if "missing" in found["packages"].values() else 0
 
 
-def examine() -> dict[str, dict[str, str]]:
-    """Sections of name -> finding. Reads package metadata and file names only; imports nothing heavy."""
+def examine(package: Path) -> dict[str, dict[str, str]]:
+    """Sections of name -> finding, for the package that lies in the folder `package`."""
     import scotoma
+    from scotoma.cli.options import presets
 
-    here = Path(scotoma.__file__).parent
-    packages = {}
-    for name in PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            packages[name] = "missing"
     return {
         "scotoma": {"version": scotoma.__version__, "python": platform.python_version(), "system": platform.platform()},
         "machine": {"cores": str(os.cpu_count())},
-        "packages": packages,
-        "zoo": {n: "ships" if (here / "models/zoo" / n).is_dir() else "not in this version" for n in ZOO_PARTS},
-        "judges": {
-            n: "ships" if (here / f"evaluation/judges/{n}.safetensors").exists() else "not in this version"
-            for n in JUDGES
+        "packages": {name: _version(name) or "missing" for name in PACKAGES},
+        "extras": {
+            extra: f"{name} {version}" if (version := _version(name)) else f"missing: pip install 'scotoma[{extra}]'"
+            for extra, name in EXTRAS.items()
         },
+        "zoo": {name: _part(package / "models/zoo" / name) for name in ZOO_PARTS},
+        "detectors": {name: _weights(package / "detectors/image" / name) for name in DETECTORS},
+        "judges": {name: _judge(package / "evaluation/judges", name) for name in JUDGES},
+        "presets": {name: f"--config {name}" for name in presets()},
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _part(folder: Path) -> str:
+    """A model of the zoo, or a component that models share, by its names and small JSON files."""
+    from scotoma.errors import ModelError
+    from scotoma.models.families import LABELS_FILE
+    from scotoma.models.folders import inspect
+
+    if not folder.is_dir():
+        return ABSENT
+    if not any((folder / name).is_file() for name in ("model_index.json", LABELS_FILE)):
+        shared = sorted(f.parent.name for f in folder.glob("*/*.safetensors"))
+        return f"{SHIPS}: {', '.join(shared)}, for models that share it" if shared else "no weights; reinstall scotoma"
+    try:
+        contents = inspect(folder)
+    except ModelError as e:
+        return f"damaged: {e}"
+    needed = [name for name, entry in contents.model_index.items() if isinstance(entry, list) and entry[0] is not None]
+    lost = [name for name in needed if not contents.place(name).is_dir()]
+    return f"not complete, {', '.join(lost)} missing; reinstall scotoma" if lost else SHIPS
+
+
+def _weights(stem: Path) -> str:
+    """A detector: one file, or a folder of files."""
+    return SHIPS if stem.with_suffix(".safetensors").is_file() or any(stem.glob("*.safetensors")) else ABSENT
+
+
+def _judge(folder: Path, name: str) -> str:
+    if not (folder / f"{name}.safetensors").is_file():
+        return ABSENT
+    if not (folder / f"{name}_reference.safetensors").is_file():
+        return f"{SHIPS} without its reference features: off-manifold, KID and FID stay undecided"
+    return f"{SHIPS} with its reference features"
