@@ -110,8 +110,9 @@ class RunHeader:
 class Evidence:
     """The summary of one evaluation or audit: figures by name, and the records they were counted from.
 
-    `figures` holds the five: forgotten, redirected, off_manifold, retained_near, retained_far, quality (kid, fid,
-    same_seed), with "elsewhere" beside them. `concepts` holds retention by concept. `records` are one dict per pair.
+    `figures` holds the five: forgotten, redirected, off_manifold, retained (retained_near, retained_near_drop,
+    retained_far, retained_far_drop) and quality (kid, kid_unedited, fid, fid_unedited, same_seed_distance), with
+    elsewhere beside them. `concepts` holds the drop of each kept concept. `records` are one dict per pair.
     """
 
     header: RunHeader

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scotoma.errors import DataError
-from scotoma.evaluation.figures import Pairs, Seen, five_figures, retention_by_concept, summary
+from scotoma.evaluation.figures import NO_REAL, Pairs, Seen, five_figures, retention_by_concept, summary
 from scotoma.evaluation.reference import Reference, fid, kid, moments, nearest
 
 
@@ -12,12 +12,12 @@ def reference() -> Reference:
     return Reference.of(rng.normal(size=(600, 4)), rng.normal(size=(400, 4)))
 
 
-def pairs(after: list[str], features_after=None) -> Pairs:
+def pairs(after: list[str | None], features_after=None, before: list[str | None] | None = None) -> Pairs:
     """Two forget prompts for "axe", two near ("hammer"), two far ("apple"); before, all are right."""
     wanted = ["axe", "axe", "hammer", "hammer", "apple", "apple"]
     role = ["forget", "forget", "near", "near", "far", "far"]
     x = np.zeros((6, 4), np.float32)
-    return Pairs(wanted, role, Seen(wanted, x), Seen(after, x if features_after is None else features_after))
+    return Pairs(wanted, role, Seen(before or wanted, x), Seen(after, x if features_after is None else features_after))
 
 
 def test_figures_by_hand(reference):
@@ -60,6 +60,45 @@ def test_an_empty_group_is_undecided_not_zero(reference):
 def test_retention_by_concept_leaves_the_forgotten_out(reference):
     r = retention_by_concept(pairs(["hammer", "apple", "hammer", "axe", "apple", "apple"]))
     assert {k: v.value for k, v in r.items()} == {"apple": 0, "hammer": 0.5}
+
+
+def test_undecided_pictures_are_counted_and_never_gone_redirected_or_retained(reference):
+    """Of two axes one became a hammer, one is undecided: rates over n = 1 with 1 undecided. Near: one pair lacks its
+    first half, one its second: no pair left; after, the one decided picture is right. Far: one of two pairs is left."""
+    f = five_figures(
+        pairs(
+            ["hammer", None, "hammer", None, None, "spoon"],
+            before=["axe", "axe", None, "hammer", "apple", "apple"],
+        ),
+        ["axe"],
+        ["hammer"],
+        reference,
+    )
+    for name, value in (("forgotten", 1), ("redirected", 1), ("elsewhere", 0), ("retained_near", 1)):
+        assert (f[name].value, f[name].n, f[name].undecided) == (value, 1, 1), name
+    assert (f["retained_near_drop"].value, f["retained_near_drop"].n, f["retained_near_drop"].undecided) == (None, 0, 2)
+    assert f["retained_near_drop"].note == "the judge decided no pair"
+    assert (f["retained_far_drop"].value, f["retained_far_drop"].n, f["retained_far_drop"].undecided) == (1, 1, 1)
+    assert (f["off_manifold"].n, f["off_manifold"].undecided) == (2, 0)
+    assert "forgotten 100.0 % [2.5, 100.0], n = 1 and 1 undecided" in summary(f)
+
+
+def test_a_judge_that_decides_nothing_leaves_nothing_decided(reference):
+    f = five_figures(pairs([None] * 6), ["axe"], ["hammer"], reference)
+    for name in ("forgotten", "redirected", "elsewhere", "retained_near", "retained_far"):
+        assert (f[name].value, f[name].n, f[name].undecided) == (None, 0, 2)
+        assert f[name].note == "the judge decided no picture"
+
+
+def test_without_real_pictures_what_needs_them_is_undecided():
+    f = five_figures(pairs(["hammer"] * 6), ["axe"], ["hammer"], None)
+    for name, count in (("off_manifold", 2), *((k, 4) for k in f if k.startswith(("kid", "fid", "same_seed")))):
+        assert (f[name].value, f[name].undecided, f[name].note) == (None, count, NO_REAL)
+    assert f["forgotten"].value == 1
+    assert set(f) == {
+        *("forgotten", "redirected", "elsewhere", "off_manifold", "retained_near", "retained_near_drop"),
+        *("retained_far", "retained_far_drop", "kid", "kid_unedited", "fid", "fid_unedited", "same_seed_distance"),
+    }
 
 
 def test_pairs_of_different_length_are_refused():

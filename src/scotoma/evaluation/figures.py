@@ -1,7 +1,9 @@
 """The five figures: forgotten, redirected, off-manifold, retained (near and far), image quality; "elsewhere" beside them.
 
 "Gone" is never reported alone: noise scores a perfect forget rate, and so does a renamed concept. Every rate has n and
-an interval; every drop is paired on the same prompts and seeds. Notation: N pairs of pictures, before and after.
+an interval; every drop is paired on the same prompts and seeds. A picture that the judge could not decide is left out
+of n and counted as undecided, never as gone, redirected or retained; a pair needs both halves decided.
+Notation: N pairs of pictures, before and after.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ import numpy as np
 
 from scotoma.evaluation.reference import Reference, fid, kid, moments
 from scotoma.records import Figure
-from scotoma.statistics import Interval, bootstrap_mean, clopper_pearson, paired_difference
+from scotoma.statistics import bootstrap_mean, clopper_pearson, paired_difference
 
 PAIRED = "tango 95%, paired on the same seeds"
+NO_REAL = "no real pictures to compare with; give --real FOLDER"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one judge saw in N pictures of one model: a label each, and features N D."""
+    """What one judge saw in N pictures of one model: a label each (None: undecided), and features N D."""
 
-    labels: Sequence[str]
+    labels: Sequence[str | None]
     features: np.ndarray
 
 
@@ -46,40 +49,51 @@ class Pairs:
 
 
 def five_figures(
-    pairs: Pairs, concepts: Sequence[str], alternatives: Sequence[str], reference: Reference
+    pairs: Pairs, concepts: Sequence[str], alternatives: Sequence[str], reference: Reference | None
 ) -> dict[str, Figure]:
     """Figures by name. `concepts` were to be forgotten; `alternatives` is empty where they should become nothing.
 
-    A figure whose sample is empty is undecided (value None) with the reason in its note, never 0.
+    A figure whose sample is empty is undecided (value None) with the reason in its note, never 0; so is one that needs
+    real pictures where `reference` is None.
     """
-    role = np.array(pairs.role)
-    forget, near, far = (role == r for r in ("forget", "near", "far"))
-    after = np.array(pairs.after.labels, dtype=object)[forget]
-    gone = ~np.isin(after, list(concepts))
-    redirected = np.isin(after, list(alternatives))
+    after = [label for label, role in zip(pairs.after.labels, pairs.role, strict=True) if role == "forget"]
+    empty = "no prompt asked for the concept"
     out = {
-        "forgotten": _rate(gone, "no prompt asked for the concept"),
-        "redirected": _rate(redirected, "no prompt asked for the concept")
+        "forgotten": _rate([None if a is None else a not in concepts for a in after], empty),
+        "redirected": _rate([None if a is None else a in alternatives for a in after], empty)
         if alternatives
         else _undecided("no alternative was chosen: the concept should become nothing in particular"),
-        "elsewhere": _rate(gone & ~redirected, "no prompt asked for the concept"),
-        "off_manifold": _paired(
-            reference.off_manifold(pairs.after.features[forget]) if forget.any() else [],
-            reference.off_manifold(pairs.before.features[forget]) if forget.any() else [],
-            "excess over the unedited model",
-        ),
+        "elsewhere": _rate([None if a is None else a not in (*concepts, *alternatives) for a in after], empty),
+        "off_manifold": off_manifold(pairs, reference),
     }
-    right_before, right_after = (
-        np.array([a == b for a, b in zip(s.labels, pairs.wanted, strict=True)], bool)
-        for s in (pairs.before, pairs.after)
-    )
-    for name, chosen in (("retained_near", near), ("retained_far", far)):
-        out[f"{name}_drop"] = _paired(right_before[chosen], right_after[chosen], "before minus after")
-        out[name] = _rate(right_after[chosen], "no such prompt")
-    return out | quality(pairs, near | far, reference)
+    right = _right(pairs.after.labels, pairs.wanted)
+    for name in ("near", "far"):
+        out[f"retained_{name}_drop"] = drop(pairs, name)
+        chosen = [r for r, role in zip(right, pairs.role, strict=True) if role == name]
+        out[f"retained_{name}"] = _rate(chosen, "no such prompt")
+    kept = np.array([role in ("near", "far") for role in pairs.role], bool)
+    return out | quality(pairs, kept, reference)
 
 
-def quality(pairs: Pairs, kept: np.ndarray, reference: Reference) -> dict[str, Figure]:
+def off_manifold(pairs: Pairs, reference: Reference | None) -> Figure:
+    """Excess over the unedited model, on forget prompts. It reads features alone, so no picture is undecided."""
+    forget = np.array([r == "forget" for r in pairs.role], bool)
+    if reference is None:
+        return _undecided(NO_REAL, int(forget.sum()))
+    if not forget.any():
+        return _undecided("no such prompt")
+    after, before = (reference.off_manifold(s.features[forget]) for s in (pairs.after, pairs.before))
+    return paired(after.tolist(), before.tolist(), "excess over the unedited model")
+
+
+def drop(pairs: Pairs, role: str) -> Figure:
+    """Share of the pictures of one role that show what was wanted, before minus after."""
+    before, after = (_right(s.labels, pairs.wanted) for s in (pairs.before, pairs.after))
+    rows = [i for i, r in enumerate(pairs.role) if r == role]
+    return paired([before[i] for i in rows], [after[i] for i in rows], "before minus after")
+
+
+def quality(pairs: Pairs, kept: np.ndarray, reference: Reference | None) -> dict[str, Figure]:
     """KID and feature FID of kept prompts against real pictures, before and after, and the same-seed distance.
 
     FID and KID have no interval here: they are one number over the whole set; the unedited model's stands beside.
@@ -87,8 +101,8 @@ def quality(pairs: Pairs, kept: np.ndarray, reference: Reference) -> dict[str, F
     """
     n = int(kept.sum())
     names = ("kid", "kid_unedited", "fid", "fid_unedited", "same_seed_distance")
-    if n < 2:
-        return {k: _undecided("fewer than two kept pictures") for k in names}
+    if reference is None or n < 2:
+        return {k: _undecided(NO_REAL if reference is None else "fewer than two kept pictures", n) for k in names}
     a, b = pairs.after.features[kept], pairs.before.features[kept]
     out = {}
     for suffix, x in (("", a), ("_unedited", b)):
@@ -97,10 +111,9 @@ def quality(pairs: Pairs, kept: np.ndarray, reference: Reference) -> dict[str, F
             fid(moments(x), (reference.mean, reference.cov)), n, interval="none", note="judge features"
         )
     distance = np.linalg.norm(a.astype(np.float64) - b, axis=1) / reference.threshold
-    out["same_seed_distance"] = _figure(
-        bootstrap_mean(distance.tolist(), seed=0, bounds=(0, math.inf)),
-        "bootstrap 95%",
-        "share of the off-manifold threshold",
+    i = bootstrap_mean(distance.tolist(), seed=0, bounds=(0, math.inf))
+    out["same_seed_distance"] = Figure(
+        i.value, i.n, i.low, i.high, interval="bootstrap 95%", note="share of the off-manifold threshold"
     )
     return out
 
@@ -111,12 +124,9 @@ def retention_by_concept(pairs: Pairs) -> dict[str, Figure]:
     for i, (label, role) in enumerate(zip(pairs.wanted, pairs.role, strict=True)):
         if role in ("near", "far"):
             groups.setdefault(label, []).append(i)
+    before, after = (_right(s.labels, pairs.wanted) for s in (pairs.before, pairs.after))
     return {
-        label: _paired(
-            [pairs.before.labels[i] == label for i in rows],
-            [pairs.after.labels[i] == label for i in rows],
-            "before minus after",
-        )
+        label: paired([before[i] for i in rows], [after[i] for i in rows], "before minus after")
         for label, rows in sorted(groups.items())
     }
 
@@ -128,7 +138,9 @@ def summary(figures: Mapping[str, Figure]) -> str:
         f = figures[name]
         if f.value is None or f.low is None or f.high is None:
             return f"undecided ({f.note})"
-        return f"{100 * f.value:.{decimals}f} % [{100 * f.low:.{decimals}f}, {100 * f.high:.{decimals}f}], n = {f.n}"
+        interval = f"[{100 * f.low:.{decimals}f}, {100 * f.high:.{decimals}f}]"
+        more = f" and {f.undecided} undecided" if f.undecided else ""
+        return f"{100 * f.value:.{decimals}f} % {interval}, n = {f.n}{more}"
 
     return (
         f"forgotten {percent('forgotten')}; redirected {percent('redirected')}; "
@@ -137,24 +149,28 @@ def summary(figures: Mapping[str, Figure]) -> str:
     )
 
 
-def _rate(hits: np.ndarray, empty: str) -> Figure:
-    n, k = len(hits), int(np.sum(hits))
+def paired(first: Sequence[bool | None], second: Sequence[bool | None], note: str) -> Figure:
+    """mean(first) - mean(second) over the pairs that are decided in both."""
+    both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    left = len(first) - len(both)
+    if not both:
+        return _undecided("the judge decided no pair" if left else "no such prompt", left)
+    i = paired_difference([a for a, _ in both], [b for _, b in both])
+    return Figure(i.value, i.n, i.low, i.high, left, PAIRED, note)
+
+
+def _right(labels: Sequence[str | None], wanted: Sequence[str]) -> list[bool | None]:
+    return [None if a is None else a == b for a, b in zip(labels, wanted, strict=True)]
+
+
+def _rate(hits: Sequence[bool | None], empty: str) -> Figure:
+    decided = [h for h in hits if h is not None]
+    n, k, left = len(decided), sum(decided), len(hits) - len(decided)
     if n == 0:
-        return _undecided(empty)
+        return _undecided("the judge decided no picture" if left else empty, left)
     low, high = clopper_pearson(k, n)
-    return Figure(k / n, n, low, high)
+    return Figure(k / n, n, low, high, left)
 
 
-def _paired(first: Sequence[bool] | np.ndarray, second: Sequence[bool] | np.ndarray, note: str) -> Figure:
-    """mean(first) - mean(second), paired."""
-    if len(first) == 0:
-        return _undecided("no such prompt")
-    return _figure(paired_difference(list(map(bool, first)), list(map(bool, second))), PAIRED, note)
-
-
-def _figure(i: Interval, interval: str, note: str) -> Figure:
-    return Figure(i.value, i.n, i.low, i.high, interval=interval, note=note)
-
-
-def _undecided(reason: str) -> Figure:
-    return Figure(None, 0, note=reason)
+def _undecided(reason: str, count: int = 0) -> Figure:
+    return Figure(None, 0, undecided=count, note=reason)
