@@ -44,7 +44,11 @@ OWN = ("help", "config", "dump_config")  # options that say where options come f
 
 
 class VerbParser(argparse.ArgumentParser):
-    """What a verb declares its options on. Usage errors are raised, not printed; `exit` is left to --help."""
+    """What a verb declares its options on. Usage errors are raised as UsageError; only --help prints and exits.
+
+    Options that store a value, append one or are a flag can be replayed; groups of options that exclude each other can
+    not, since a file and a flag may then disagree: `run` checks such things itself.
+    """
 
     def __init__(self, verb: str, description: str | None = None):
         super().__init__(
@@ -143,9 +147,9 @@ def resolve(parser: VerbParser, words: Sequence[str]) -> tuple[argparse.Namespac
         if action.required and action.nargs != "*" and values[name] in (None, [])
     ]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
+        be = "is" if len(missing) == 1 else "are"
         raise UsageError(
-            f"{' and '.join(missing)} {verb} missing; give what is missing on the command line, or in a file with "
+            f"{' and '.join(missing)} {be} missing; give what is missing on the command line, or in a file with "
             f"--config ({parser.prog} --help)"
         )
     if parser.has_settings:
