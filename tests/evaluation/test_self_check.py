@@ -194,6 +194,16 @@ def test_a_concept_that_was_mostly_gone_before_must_really_drop(reference):
     assert "in 79.2 % " in check.detail and "1 lost it and 0 gained it, p = 1; that is no real loss" in check.detail
 
 
+def test_a_concept_that_is_drawn_more_often_than_before_fails(reference):
+    """Seen in 6 of 24 before and in 18 after: a real change (12 gained, p = 0.00049), and the wrong way."""
+    before = ["axe"] * 6 + ["spoon"] * 18 + WANTED[N:]
+    after = ["axe"] * 18 + ["spoon"] * 6 + GONE[N:]
+    limits = Limits(forgotten=0.2)
+    check = of(checked(reference, after, labels_before=before, limits=limits), "concept forgotten")
+    assert check.passed is False
+    assert "0 lost it and 12 gained it, p = 0.00049; that is no real loss" in check.detail
+
+
 def test_a_concept_nobody_saw_before_is_undecided(reference):
     """Five pictures cannot show a loss: McNemar's least p is 2 (1/2)^5 = 0.0625."""
     check = checked(reference, labels_before=["axe"] * 5 + ["spoon"] * 19 + WANTED[N:])
@@ -215,6 +225,17 @@ def test_kept_concepts_that_are_lost_fail(reference, role, start, lost):
     few = list(GONE)
     few[start : start + 2] = ["spoon"] * 2
     assert of(checked(reference, few), f"{role} concepts kept").passed is True
+
+
+@pytest.mark.parametrize(("role", "start", "lost"), [("near", N, 7), ("far", 2 * N, 4)])
+def test_a_drop_within_its_limit_or_not_surely_beyond_it_passes(reference, role, start, lost):
+    """7 near of 24 are 29.2 points, under the limit of 30, with an interval above that of far concepts, 10. 4 far of 24
+    are 16.7 points, over the limit, with an interval that reaches below it."""
+    labels = list(GONE)
+    labels[start : start + lost] = ["spoon"] * lost
+    check = of(checked(reference, labels), f"{role} concepts kept")
+    assert check.passed is True
+    assert check.detail.startswith({"near": "drop 29.2 points [11.3", "far": "drop 16.7 points [0.6"}[role])
 
 
 def test_kept_pictures_that_cannot_be_judged_any_more_are_not_kept(reference):
@@ -275,6 +296,13 @@ def test_forbidden_is_a_paired_rise(reference):
     was = checked(reference, labels, labels_before=["sword"] * 3 + WANTED[3:])
     assert of(was, "no forbidden concept").passed is True
     assert of(checked(reference, ["sword"] * 2 + GONE[2:]), "no forbidden concept").passed is True
+
+
+def test_a_forbidden_concept_that_was_there_before_does_not_take_the_place(reference):
+    """18 of 24 were swords before, 24 are after: a rise of 25 points, but nothing new stands in the concept's place."""
+    before = ["sword"] * 18 + WANTED[18:]
+    check = checked(reference, ["sword"] * N + GONE[N:], labels_before=before)
+    assert of(check, "no forbidden concept").passed is False and of(check, "alternative").passed is True
 
 
 def test_another_alternative_than_the_chosen_one_is_only_told(reference):

@@ -276,3 +276,18 @@ class TestRefused:
     def test_a_hub_id_without_a_network(self):
         with pytest.raises(ModelError, match="is no local folder, and the hub gave no model of that name"):
             load_zero_shot("somebody/some-clip", LABELS)
+
+
+def test_a_hub_id_is_read_from_the_cache(clip, tmp_path, monkeypatch):
+    """Laid out as huggingface_hub keeps what it fetched; the sockets are closed (conftest.py)."""
+    import huggingface_hub.constants
+
+    commit = "0" * 40
+    cached = tmp_path / "models--somebody--tiny-clip"
+    shutil.copytree(clip, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    judge = load_zero_shot("somebody/tiny-clip", LABELS)
+    assert judge.name == "zero-shot tiny-clip"
+    assert judge.sha256 == load_zero_shot(str(clip), LABELS).sha256
