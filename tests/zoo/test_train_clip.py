@@ -1,0 +1,195 @@
+"""CLIP training: the loss by hand, which captions are true, held-out renderings, exact resume, a folder that loads."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts/zoo"))  # the scripts import one another by bare name
+
+import train_clip
+from emoji_batches import Batch
+from train_clip import ANY, Captions, contrastive, describe, truth
+
+from scotoma.detectors.image import zoo_clip
+from scotoma.errors import DataError
+from scotoma.models import tiny
+
+TINY = train_clip.VISION | {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+ROWS = [
+    {"name": "cat", "synonyms": ["red dog", "tomcat"], "keywords": ["pet"], "subcategory": "animal-mammal"},
+    {"name": "red dog", "synonyms": [], "keywords": [], "subcategory": "animal-mammal"},
+]
+
+
+class Fake:
+    """Two names on random pictures, with EmojiData's attributes; interrupts once at a given draw."""
+
+    def __init__(self, stop_at: int = -1):
+        self.draws, self.stop_at, self.rendered = 0, stop_at, []
+        self.names, self.rows = [row["name"] for row in ROWS], ROWS
+        self.styles = ["twemoji", "noto", "fluent", "fluent high-contrast"]
+        self.colours, self.places = ["white", "pink"], ["large", "top left"]
+        self.allowed = np.array([0, 1])
+        self.held_out = {(0, 1, 1), (1, 0, 0), (1, 1, 1)}
+
+    def draw(self, n: int, rng: np.random.Generator) -> Batch:
+        self.draws += 1
+        if self.draws == self.stop_at:
+            raise KeyboardInterrupt
+        return self.render(*(rng.integers(0, k, n) for k in (2, 3, 2, 2)), np.zeros((n, 2), int))
+
+    def render(
+        self, name: np.ndarray, style: np.ndarray, colour: np.ndarray, place: np.ndarray, shift: np.ndarray
+    ) -> Batch:
+        self.rendered.append(list(zip(name.tolist(), colour.tolist(), place.tolist(), strict=True)))
+        pictures = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (len(name), 3, 32, 32)).astype(np.float32))
+        return Batch(pictures, *(torch.from_numpy(np.asarray(v, np.int64)) for v in (name, style, colour, place)))
+
+
+def run(out: Path, data: Fake, **changes: object) -> list[dict]:
+    settings: dict = {"steps": 6, "batch": 4, "lr": 1e-3, "seed": 0, "vision": TINY, "save_seconds": 0.0}
+    return train_clip.fit(data, tiny.tokenizer(), out, **settings | {"observe_every": 6} | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("clip")
+    run(out, Fake())
+    return out
+
+
+class TestLoss:
+    def test_two_pairs_by_hand(self) -> None:
+        """Logits [[1, 0], [0, 1]], each caption true of its own picture: every row and column has
+        -log(e / (e + 1)) = log(1 + 1/e), and so has the mean."""
+        loss = contrastive(torch.eye(2), torch.eye(2))
+        torch.testing.assert_close(loss.item(), math.log(1 + 1 / math.e))
+
+    def test_a_caption_true_of_both_pictures_by_hand(self) -> None:
+        """Logits [[log 3, 0], [0, 0]], true [[1, 0], [1, 1]].
+
+        Rows: picture 0 -log(3/4); picture 1, two true, (log 2 + log 2) / 2 = log 2.
+        Columns: caption 0, two true, -(log(3/4) + log(1/4)) / 2; caption 1 log 2.
+        """
+        logits = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]])
+        rows = (math.log(4 / 3) + math.log(2)) / 2
+        columns = ((math.log(4 / 3) + math.log(4)) / 2 + math.log(2)) / 2
+        loss = contrastive(logits, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+        torch.testing.assert_close(loss.item(), (rows + columns) / 2)
+
+    def test_pairs_that_are_alike_are_not_pushed_apart(self) -> None:
+        """Two pictures of one thing with one caption: equal logits are the optimum, so there is no gradient."""
+        logits = torch.zeros(2, 2, requires_grad=True)
+        contrastive(logits, torch.ones(2, 2)).backward()
+        torch.testing.assert_close(logits.grad, torch.zeros(2, 2))
+
+
+class TestCaptions:
+    def test_true_where_nothing_said_is_false(self) -> None:
+        """Pictures: a noto cat on pink, large; a twemoji cat on pink, top left; a twemoji dog on pink, large.
+        Captions: "cat"; "cat, twemoji"; "dog on pink, large"."""
+        batch = Batch(torch.zeros(3, 3, 32, 32), *map(torch.tensor, ([0, 0, 1], [1, 0, 0], [1, 1, 1], [0, 1, 0])))
+        said = map(torch.tensor, ([0, 0, 1], [ANY, 0, ANY], [ANY, ANY, 1], [ANY, ANY, 0]))
+        expected = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        assert torch.equal(truth(batch, Captions(["", "", ""], *said)), expected)
+
+    def test_what_is_said_is_in_the_text_and_true_of_its_picture(self) -> None:
+        data, rng = Fake(), np.random.default_rng(0)
+        batch = data.draw(200, rng)
+        captions = describe(data, batch, rng)  # type: ignore[arg-type]
+        assert truth(batch, captions).diagonal().all()
+        for k, text in enumerate(captions.texts):
+            assert (captions.colour[k] == ANY) == ("background" not in text)
+            assert (captions.style[k] == ANY) == (not text.endswith(" style"))
+            assert (captions.place[k] == ANY) == ("large" not in text and "top left" not in text)
+        for head in ("style", "colour", "place"):
+            assert 0.35 < (getattr(captions, head) == ANY).float().mean() < 0.65
+
+    def test_a_synonym_that_is_another_name_is_never_used(self) -> None:
+        rng = np.random.default_rng(0)
+        nouns = {train_clip.noun(ROWS[0], ["cat", "red dog"], rng) for _ in range(300)}
+        assert nouns == {"cat", "tomcat", "cat, pet", "cat, animal mammal"}
+
+
+def test_retrieval_is_measured_on_held_out_combinations_alone() -> None:
+    data = Fake()
+    for seed in range(5):
+        batch = train_clip.held_out_renderings(data, np.random.default_rng(seed))  # type: ignore[arg-type]
+        assert batch.name.tolist() == [0, 1]
+    assert {c for row in data.rendered for c in row} == data.held_out
+
+
+def test_retrieval_of_a_perfect_and_of_a_blind_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One direction per name. Perfect: both ways 1. Blind to pictures: every picture gets one text, so one of the two
+    pictures is named rightly, and every text finds the first picture."""
+    data = Fake()
+
+    class Oracle:
+        def __init__(self, blind: bool):
+            self.blind = blind
+
+        def image_features(self, pictures: np.ndarray) -> np.ndarray:
+            assert pictures.dtype == np.uint8 and pictures.shape == (2, 32, 32, 3)
+            return np.array([[1.0, 0.0], [1.0, 0.0] if self.blind else [0.0, 1.0]])
+
+        def text_features(self, texts: list[str]) -> np.ndarray:
+            return np.array([[1.0, 0.0] if "cat" in t else [0.0, 1.0] for t in texts])
+
+    for blind, expected in ((False, 1.0), (True, 0.5)):
+        out = train_clip.retrieval(Oracle(blind), data)  # type: ignore[arg-type]
+        assert out["text_to_image"] == out["image_to_text_worst"] == expected
+
+
+def test_the_exported_folder_loads_and_is_whole(finished: Path) -> None:
+    clip = zoo_clip.read(finished / "model")
+    assert clip.image_features(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, train_clip.PROJECTION)
+    assert clip.card["licences"].startswith("Twemoji CC-BY 4.0")
+    assert set(clip.card["figures"]) >= {"text_to_image", "image_to_text", "text_to_image_worst"}
+    settings = json.loads((finished / "model/preprocessor_config.json").read_text())
+    assert settings["image_processor_type"] == "CLIPImageProcessor"
+
+
+def test_stock_processing_gives_the_same_pixels(finished: Path) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    processor = CLIPImageProcessorPil.from_pretrained(finished / "model")
+    pixels = processor(images=list(pictures), return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+    torch.testing.assert_close(pixels, zoo_clip.to_clip(pictures, 32), atol=1e-6, rtol=0)
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Fake(stop_at=4))
+    again = Fake()
+    run(tmp_path, again)
+    assert again.draws == 3  # of six
+    weights = "model/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (finished / weights).read_bytes()
+
+
+def test_shipping_replaces_the_old_folder_whole(finished: Path, tmp_path: Path) -> None:
+    package = tmp_path / "image/zoo_clip"
+    package.mkdir(parents=True)
+    (package / "left over").write_text("")
+    train_clip.ship(finished, package)
+    assert [p.name for p in package.parent.iterdir()] == ["zoo_clip"]
+    shipped = {p.name for p in package.iterdir()}
+    assert shipped == {p.name for p in (finished / "model").iterdir()}
+    assert {"card.json", "config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"} <= shipped
+
+
+def test_nothing_ships_before_a_training_has_ended_and_was_measured(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no finished training; run this script without --ship first"):
+        train_clip.ship(tmp_path, tmp_path / "package")
+    run(tmp_path, Fake(), steps=1, observe_every=0)
+    with pytest.raises(DataError, match="was never measured"):
+        train_clip.ship(tmp_path, tmp_path / "package")
+    assert not (tmp_path / "package").exists()
