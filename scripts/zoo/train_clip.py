@@ -30,11 +30,12 @@ from emoji_batches import TEMPLATES, Batch, EmojiData, compose
 from text_tower import text_config, train_tokenizer
 from torch import Tensor
 from train_classifiers import blur
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from scotoma.detectors.image import zoo_clip
 from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
 from scotoma.errors import DataError
+from scotoma.models.model import quiet
 from scotoma.records import write_text
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src/scotoma/detectors/image/zoo_clip"
@@ -222,17 +223,18 @@ def export(
     ema.copy_to(model)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.half().save_pretrained(partial)
+    with quiet():
+        model.half().save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     side = int(vision["image_size"])
-    CLIPImageProcessor(
+    CLIPImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     ).save_pretrained(partial)
     settings = partial / "preprocessor_config.json"
-    # Without torchvision transformers 5 writes a class name that other releases do not know.
+    # The class without torchvision, under the name that every release of transformers reads.
     write_text(settings, settings.read_text().replace("ImageProcessorPil", "ImageProcessor"))
     write_text(partial / "card.json", json.dumps(dict(about), indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
