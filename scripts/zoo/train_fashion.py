@@ -50,13 +50,14 @@ SCHEDULE = {
     "clip_sample": False,
     "timestep_spacing": "trailing",
 }
-# attention_head_dim is the width of a head in this diffusers class: three heads at 7 px.
+# 1.36 M parameters, 34 GFLOP per step of 64. attention_head_dim is the width of a head in this diffusers class: three
+# heads at 7 px.
 UNET = {
     "sample_size": SIZE // UNSHUFFLE,
     "in_channels": UNSHUFFLE**2,
     "out_channels": UNSHUFFLE**2,
     "layers_per_block": 1,
-    "block_out_channels": [40, 96],
+    "block_out_channels": [32, 96],
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
     "attention_head_dim": 32,
@@ -237,7 +238,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/zoo/fashion-mnist-model"))
     parser.add_argument("--package", type=Path, default=PACKAGE, help="folder that --ship writes")
     parser.add_argument("--ship", action="store_true", help="put the finished model into the package; no training")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--observe-every", type=int, default=2000)
