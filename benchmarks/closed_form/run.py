@@ -11,11 +11,6 @@ weights in memory: the dense side inverts one (d, d) matrix for each layer, as t
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
-import shlex
 import sys
 import tempfile
 import time
@@ -27,14 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import recording
+
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.uce import Columns, UCEConfig, left_factor, shared_factors
 from scotoma.models.families import FAMILIES
 from scotoma.models.model import Model
-from scotoma.records import Concept, git_state, write_text
+from scotoma.records import Concept
 
 HERE = Path(__file__).parent
-QUIET = 0.3  # load average of the last minute, above which no timing is taken
 LAM = UCEConfig().lam
 
 # (place in the UNet, transformer blocks, width), from unet/config.json of stable-diffusion-v1-4 and -xl-base-1.0
@@ -172,28 +170,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", action="store_true", help="run whatever the load; print, and write no results")
     arguments = parser.parse_args()
-    load = os.getloadavg()
-    if load[0] >= QUIET and not arguments.busy:
-        sys.exit(
-            f"load average is {load[0]:.2f}, timings need less than {QUIET}; wait, or give --busy to try the script"
-        )
-    torch.set_num_threads(1)
-    commit, dirty = git_state(HERE)
-    figures = measure()
-    result = {
-        "command": shlex.join(["python", "benchmarks/closed_form/run.py", *sys.argv[1:]]),
-        "commit": commit,
-        "dirty": dirty,
-        "machine": f"{platform.machine()} {platform.system()}, 1 thread, torch {torch.__version__}",
-        "loadavg": list(load),
-        "figures": {name: {"value": value, "n": 0, "low": None, "high": None} for name, value in figures.items()},
-    }
-    text = json.dumps(result, indent=1) + "\n"
-    print(text, end="")
+    begun = recording.begin(HERE, "1 thread")
     if not arguments.busy:
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        for name in ("latest", today):
-            write_text(HERE / "results" / f"{name}.json", text)
+        recording.require_quiet()
+    torch.set_num_threads(1)
+    figures = {name: recording.number(value) for name, value in measure().items()}
+    if arguments.busy:
+        print("\n".join(f"{name:32} {f.value:.4g}" for name, f in figures.items()))
+    else:
+        recording.write(HERE, begun, figures)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ class EmojiData:
         self.frozen = json.loads(frozen.read_text())
         self.rows = self.frozen["names"]
         self.names = [r["name"] for r in self.rows]
+        # A synonym that is another emoji's name (mouse, cow, rabbit, pencil) would teach two pictures for one word.
+        self.synonyms = [[s for s in r["synonyms"] if s not in self.names] for r in self.rows]
         self.styles = [*self.frozen["styles"], UNSEEN_STYLE]
         self.colours, self.places = list(COLOURS), list(PLACES)
         index = {n: i for i, n in enumerate(self.names)}
@@ -49,16 +51,10 @@ class EmojiData:
                     self.small[side][i, s] = _premultiplied_resize(rgba, side) / 255
         self.background = np.array([COLOURS[c] for c in self.colours], np.float32) / 255
 
-    def draw(
-        self,
-        n: int,
-        rng: np.random.Generator,
-        *,
-        styles: tuple[int, ...] = (0, 1, 2),
-        jitter: int = 1,
-        held_out: bool = False,
-    ) -> Batch:
-        """`n` random renderings. Held-out combinations are left out, or with `held_out` the only ones drawn."""
+    def draw_labels(
+        self, n: int, rng: np.random.Generator, *, styles: tuple[int, ...] = (0, 1, 2), held_out: bool = False
+    ) -> np.ndarray:
+        """Labels of `n` random renderings, int64 n 4: name, style, colour, place."""
         name = self.allowed[rng.integers(len(self.allowed), size=n)]
         style = np.array(styles)[rng.integers(len(styles), size=n)]
         colour = rng.integers(len(self.colours), size=n)
@@ -71,6 +67,19 @@ class EmojiData:
             for k in range(n):
                 while (name[k], colour[k], place[k]) in self.held_out:
                     colour[k], place[k] = rng.integers(len(self.colours)), rng.integers(len(self.places))
+        return np.stack([name, style, colour, place], 1)
+
+    def draw(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        *,
+        styles: tuple[int, ...] = (0, 1, 2),
+        jitter: int = 1,
+        held_out: bool = False,
+    ) -> Batch:
+        """`n` random renderings. Held-out combinations are left out, or with `held_out` the only ones drawn."""
+        name, style, colour, place = self.draw_labels(n, rng, styles=styles, held_out=held_out).T
         shift = rng.integers(-jitter, jitter + 1, size=(n, 2)) if jitter else np.zeros((n, 2), int)
         return self.render(name, style, colour, place, shift)
 
@@ -100,8 +109,8 @@ class EmojiData:
         row = self.rows[name]
         noun = row["name"]
         u = rng.random()
-        if u < 0.10 and row["synonyms"]:
-            noun = row["synonyms"][rng.integers(len(row["synonyms"]))]
+        if u < 0.10 and self.synonyms[name]:
+            noun = self.synonyms[name][rng.integers(len(self.synonyms[name]))]
         elif u < 0.18 and row["keywords"]:
             noun = f"{noun}, {row['keywords'][rng.integers(len(row['keywords']))]}"
         elif u < 0.26:

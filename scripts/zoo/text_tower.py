@@ -9,9 +9,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from emoji_batches import EmojiData
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTokenizer
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from scotoma.erasure.training import warm_cosine
 
 MAX_LENGTH = 32
 VOCABULARY = 1536
@@ -82,3 +87,40 @@ def text_config(vocabulary: CLIPTokenizer, layers: int = 3) -> CLIPTextConfig:
         eos_token_id=vocabulary.eos_token_id,
         pad_token_id=vocabulary.pad_token_id,
     )
+
+
+def pretrain(
+    text: CLIPTextModel, tokenizer: CLIPTokenizer, data: EmojiData, *, steps: int = 600, batch: int = 64, seed: int = 0
+) -> float:
+    """Teach the tower to say what a caption asks for, before any picture is seen: a linear reading of its end token
+    gives name, style, colour and place (or that none is said). Returns the share of right names in the last 100 steps.
+
+    From random weights the network learns to listen to the text only slowly, since the states of all captions are
+    nearly equal at the start.
+    """
+    kinds = {"name": data.names, "style": data.styles[:3], "colour": data.colours, "place": data.places}
+    heads = nn.ModuleDict({kind: nn.Linear(WIDTH, len(labels) + 1) for kind, labels in kinds.items()})
+    parameters = [*text.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
+    right = []
+    for step in range(steps):
+        rng = np.random.default_rng((seed, step, 77))
+        drawn = data.draw_labels(batch, rng)
+        captions = [data.caption(*map(int, row), rng) for row in drawn]
+        words = tokenizer(captions, padding=True, max_length=MAX_LENGTH, truncation=True, return_tensors="pt")
+        state = text(words.input_ids).pooler_output
+        loss = torch.zeros(())
+        for column, (kind, labels) in enumerate(kinds.items()):
+            said = [kind == "name" or labels[v] in c for c, v in zip(captions, drawn[:, column], strict=True)]
+            target = torch.from_numpy(np.where(said, drawn[:, column], len(labels)))
+            logits = heads[kind](state)
+            loss = loss + F.cross_entropy(logits, target)
+            if kind == "name":
+                right.append(float((logits.argmax(1) == target).float().mean()))
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * warm_cosine(step, steps, warmup=100)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+    return float(np.mean(right[-100:]))

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from clock import Clock
 from emoji_batches import TEMPLATES, Batch, EmojiData, compose
 from text_tower import text_config, train_tokenizer
 from torch import Tensor
@@ -66,22 +66,6 @@ class Captions:
     style: Tensor  # B
     colour: Tensor  # B
     place: Tensor  # B
-
-
-class Clock:
-    """Seconds spent on a run over all its starts; kept in its checkpoint."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._since = time.monotonic()
-
-    def state_dict(self) -> dict[str, float]:
-        now = time.monotonic()
-        self.seconds, self._since = self.seconds + now - self._since, now
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.seconds, self._since = float(state["seconds"]), time.monotonic()
 
 
 def noun(row: Mapping[str, Any], names: Sequence[str], rng: np.random.Generator) -> str:
@@ -253,7 +237,8 @@ def held_out_renderings(data: EmojiData, rng: np.random.Generator) -> Batch:
 
 
 def retrieval(clip: zoo_clip.ZooClip, data: EmojiData, draws: int = 5) -> dict[str, float]:
-    """Top-1 among the names, one held-out rendering each against "a NAME": each way, mean and worst of `draws`.
+    """Top-1 among the names, one held-out rendering each against "a NAME": each way, mean and worst of `draws`;
+    `n` is the pictures of all draws.
 
     Also the share of held-out renderings whose style is the nearest of "a NAME, STYLE style", name given.
     """
@@ -271,7 +256,8 @@ def retrieval(clip: zoo_clip.ZooClip, data: EmojiData, draws: int = 5) -> dict[s
         )  # names, styles, D
         nearest = np.einsum("nd,nsd->ns", image, styled).argmax(1)
         ways["style"].append(float((nearest == batch.style.numpy()).mean()))
-    return {k: float(np.mean(v)) for k, v in ways.items()} | {f"{k}_worst": min(v) for k, v in ways.items()}
+    means = {k: float(np.mean(v)) for k, v in ways.items()}
+    return means | {f"{k}_worst": min(v) for k, v in ways.items()} | {"n": draws * len(data.names)}
 
 
 def card(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,13 +17,13 @@ import argparse
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from clock import Clock
 from diffusers import DDPMScheduler, UNet2DModel
 from fashion_batches import CLASSES, FashionBatch, FashionData
 from torch import Tensor
@@ -70,22 +70,6 @@ class Source(Protocol):
     """Where training pictures come from: FashionData, or a fake of it."""
 
     def draw(self, n: int, rng: np.random.Generator) -> FashionBatch: ...
-
-
-class Clock:
-    """Seconds spent on a run over all its starts; kept in its checkpoint."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._since = time.monotonic()
-
-    def state_dict(self) -> dict[str, float]:
-        now = time.monotonic()
-        self.seconds, self._since = self.seconds + now - self._since, now
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.seconds, self._since = float(state["seconds"]), time.monotonic()
 
 
 def min_snr(abar: Tensor, gamma: float = 5.0) -> Tensor:

@@ -13,9 +13,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Edit": "scotoma.erasure.edit",
     "Evidence": "scotoma.records",
-    "load": "scotoma.models.load",
+    "Look": "scotoma.evaluation.look",
+    "erase": "scotoma.api",
+    "evaluate": "scotoma.api",
+    "load": "scotoma.api",
 }
-__all__ = ["Edit", "Evidence", "__version__", "load"]
+__all__ = ["Edit", "Evidence", "Look", "__version__", "erase", "evaluate", "load"]
 
 
 def __getattr__(name: str) -> Any:

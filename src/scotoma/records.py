@@ -195,8 +195,12 @@ def sha256_text(text: str) -> str:
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """(commit, dirty) of the checkout that holds `folder`; (None, None) outside one."""
+    """(commit, dirty) of the checkout that `folder` belongs to; (None, None) where git does not know its files, as in an
+    environment that lies inside somebody else's checkout."""
     try:
+        known = subprocess.run(["git", "-C", folder, "ls-files", "."], capture_output=True, text=True, check=True)
+        if not known.stdout:
+            return None, None
         commit = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         status = subprocess.run(
             ["git", "-C", folder, "status", "--porcelain"], capture_output=True, text=True, check=True

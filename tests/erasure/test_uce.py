@@ -258,8 +258,10 @@ def test_one_alternative_serves_all_concepts(sd1: Model) -> None:
 def test_what_is_refused(sd1: Model, tiny_folders: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="both erased and preserved"):
         run(sd1, [CAT], ["dog"], UCEConfig(preserve=("Cat",)))
+    with pytest.raises(BoundsError, match="is being erased"):
+        run(sd1, [CAT], ["a red cat"], UCEConfig())
     with pytest.raises(UsageError, match="nothing would change"):
-        run(sd1, [CAT], ["cat"], UCEConfig())
+        run(sd1, [CAT], [""], UCEConfig(debias=("cat",), debias_weights=(0.0,)))
     with pytest.raises(UsageError, match="at least one concept"):
         run(sd1, [], [""], UCEConfig())
     with pytest.raises(UsageError, match="one for each of 2 concepts, not 3"):

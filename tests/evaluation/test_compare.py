@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scotoma.errors import DataError
+from scotoma.errors import DataError, UsageError
 from scotoma.evaluation import draw as drawing
 from scotoma.evaluation.compare import compare
-from scotoma.evaluation.figures import Seen
+from scotoma.evaluation.figures import NAMES, Seen
 from scotoma.evaluation.task import Size, text_task
 from scotoma.models import tiny
 from scotoma.models.load import Model, load
@@ -21,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load(tiny.write("sd1", tmp_path_factory.mktemp("sd1")))
 
 
-TASK = text_task(["cat"], ["dog"], near=["red"], size=Size(2, 1, 2))
+TASK = text_task({"cat": "dog"}, near=["red"], size=Size(2, 1, 2))
 
 
 class Brightness:
@@ -46,17 +46,50 @@ def test_kept_pictures_are_not_drawn_again(model, tmp_path, monkeypatch):
 
 def test_a_run_that_lost_a_picture_gives_the_same_bytes(model, tmp_path):
     first = drawing.draw(model, TASK.asks, steps=2, batch_size=2, folder=tmp_path)
-    victim = tmp_path / f"{drawing.key(model.hash(), TASK.asks[3], model.guidance, 2)}.png"
+    (victim,) = tmp_path.glob(f"{drawing.key(drawing.identify(model), TASK.asks[2:4], model.guidance, 2)}-001.png")
     before = victim.read_bytes()
     victim.unlink()
     again = drawing.draw(model, TASK.asks, steps=2, batch_size=2, folder=tmp_path)
     assert np.array_equal(first, again) and victim.read_bytes() == before
 
 
-def test_another_setting_is_another_picture(model):
-    ask = TASK.asks[0]
-    keys = {drawing.key("m", ask, 3.0, 25), drawing.key("m", ask, 3.0, 10), drawing.key("n", ask, 3.0, 25)}
-    assert len(keys | {drawing.key("m", TASK.asks[1], 3.0, 25)}) == 4
+def test_another_model_setting_scheduler_or_company_is_another_picture(model):
+    ask, other = TASK.asks[:2]
+    turned = load(model.source)
+    turned.scheduler.register_to_config(prediction_type="v_prediction")
+    identity = drawing.identify(model)
+    keys = {
+        drawing.key(identity, [ask], 3.0, 25),
+        drawing.key(identity, [ask], 3.0, 10),
+        drawing.key(identity, [ask], 1.0, 25),
+        drawing.key(identity, [other], 3.0, 25),
+        drawing.key(identity, [ask, other], 3.0, 25),
+        drawing.key(drawing.identify(turned), [ask], 3.0, 25),
+    }
+    assert len(keys) == 6
+
+
+def test_both_are_drawn_at_the_guidance_of_the_unedited_model(model):
+    other = model.copy()
+    other.defaults = {"guidance": 1.0}
+    seen = compare(model, other, TASK, None, steps=1)
+    assert np.array_equal(seen.before, seen.after)
+
+
+def test_models_of_two_sizes_are_no_pair(model, tmp_path):
+    labels = load(tiny.write("label-unet", tmp_path))
+    with pytest.raises(UsageError, match="compare a model with an edit of itself"):
+        compare(model, labels, TASK, None)
+
+
+def test_a_batch_below_one(model):
+    with pytest.raises(UsageError, match="give 1 or more"):
+        drawing.draw(model, TASK.asks, batch_size=0)
+
+
+def test_an_alternative_that_the_judge_does_not_know_is_undecided(model):
+    seen = compare(model, model, TASK, Brightness(), unseen=("dog",), steps=1)
+    assert seen.figures["redirected"].value is None and "does not know dog" in seen.figures["redirected"].note
 
 
 def test_a_damaged_picture_is_named(model, tmp_path):
@@ -82,7 +115,8 @@ def test_comparison_of_a_model_with_itself(model):
 def test_without_a_judge_the_figures_are_undecided(model):
     seen = compare(model, model, TASK, None, steps=1)
     assert seen.pairs is None and seen.concepts == {}
-    assert seen.figures["forgotten"].value is None and "--clip" in seen.figures["forgotten"].note
+    assert set(seen.figures) == set(NAMES)
+    assert all(f.value is None and "--clip" in f.note for f in seen.figures.values())
     assert "before" not in seen.records()[0]
 
 

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 VERBS = {
+    "demo": "the main job on a model that ships: erase, check, report",
+    "erase": "erase a concept from a model, check what came of it, write an Edit",
+    "evaluate": "compare an edited model with the unedited one on the same seeds",
     "apply": "write a model with Edits as a plain diffusers folder",
     "subtract": "take one Edit out of an edited folder",
     "verify": "recompute the chain of an edited folder",

@@ -9,19 +9,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from scotoma.cli import source
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a diffusers folder, a hub id, or zoo:NAME")
     parser.add_argument("edits", nargs="+", type=Path, metavar="EDIT", help="Edit files, in any order")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    source.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from scotoma.erasure.chain import save_edited
     from scotoma.erasure.edit import Edit
-    from scotoma.models.load import load
 
     edits = [Edit.load(path) for path in args.edits]  # cheap failures before the model is read
-    save_edited(load(args.model), edits, args.out)
+    save_edited(source.load(args.model, args), edits, args.out)
     print(args.out)
     return 0

@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from scotoma.cli import source
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a folder that `scotoma apply` wrote")
@@ -19,16 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", action="append", type=Path, default=[], metavar="EDIT", help="an Edit that stays; repeatable"
     )
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    source.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from scotoma.erasure.chain import save_edited
     from scotoma.erasure.edit import Edit
-    from scotoma.models.load import load
 
     edit, others = Edit.load(args.edit), [Edit.load(path) for path in args.keep]
-    base = load(args.base)
-    edit.subtract(load(args.model), base, others)  # that the folder is the base with these Edits and no other
+    base = source.load(args.base, args)
+    edit.subtract(
+        source.load(args.model, args, lora=False), base, others
+    )  # that the folder is the base with these Edits and no other
     print(f"this gives back: {', '.join(edit.concepts)}", file=sys.stderr)
     if others:
         save_edited(base, others, args.out)

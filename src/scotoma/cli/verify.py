@@ -9,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+from scotoma.cli import source
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a folder that `scotoma apply` wrote")
@@ -17,16 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--edit", action="append", type=Path, default=[], metavar="EDIT", help="an Edit file; repeatable"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    source.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from scotoma.erasure.chain import verify
     from scotoma.erasure.edit import Edit
     from scotoma.errors import EditError
-    from scotoma.models.load import load
 
     edits = [Edit.load(path) for path in args.edit]
-    found = verify(args.folder, base=load(args.base) if args.base else None, edits=edits)
+    found = verify(args.folder, base=source.load(args.base, args) if args.base else None, edits=edits)
     if args.json:
         checks = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in found.checks]
         print(json.dumps({"ok": found.ok, "concepts": list(found.concepts), "checks": checks}))

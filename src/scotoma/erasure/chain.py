@@ -78,6 +78,12 @@ def save_edited(model: Model, edits: Sequence[Edit], folder: str | Path) -> Mode
     return edited
 
 
+def read_chain(folder: str | Path) -> list[dict]:
+    """Headers of the edits in a folder that `save_edited` wrote; empty for any other. Raises EditFormatError."""
+    chain = read_chain_file(Path(folder))
+    return [record["header"] for record in chain["edits"]] if chain else []
+
+
 def verify(folder: str | Path, *, base: Model | None = None, edits: Sequence[Edit] = ()) -> Verification:
     """Recompute what scotoma.json claims. Without `base`: headers, order and weights of the folder as it lies there.
     With `base` and every edit: the result is made again from them and compared byte for byte.

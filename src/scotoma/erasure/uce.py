@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from scotoma.bounds import check_text
+from scotoma.bounds import check_concepts, check_text
 from scotoma.erasure.edit import Edit
 from scotoma.errors import ModelError, UsageError
 from scotoma.models.layers import select
@@ -321,6 +321,11 @@ def run(
         for phrase in phrases:
             for template in config.templates:
                 check_text(template.replace(FIELD, phrase), what=f"uce {what} {phrase!r}")
+
+    check_concepts(concepts, alternatives)
+    for concept in concepts:
+        for name in (concept.name, *concept.synonyms):
+            check_text(" ".join((name, *config.debias)), what=f"uce concept {name!r} mixed with {config.debias}")
 
     projections = select(model.unet, "xattn-kv")
     columns = gather(model, names, alternatives, config)

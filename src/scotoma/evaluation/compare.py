@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from scotoma.errors import UsageError
 from scotoma.evaluation.draw import Progress, draw
-from scotoma.evaluation.figures import Pairs, Seen, five_figures, retention_by_concept
+from scotoma.evaluation.figures import NAMES, Pairs, Seen, five_figures, retention_by_concept
 from scotoma.evaluation.reference import Reference
 from scotoma.evaluation.task import Task
 from scotoma.models.model import Model
@@ -37,21 +38,27 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Comparison:
-    """`before` and `after` are uint8 N H W 3 in the order of `task.asks`; `pairs` is None where nobody judges."""
+    """`before` and `after` are uint8 N H W 3 in the order of `task.asks`; `pairs` is None where nobody judges.
+
+    `unseen` are alternatives that the judge does not know, so that nobody can tell whether a picture became one.
+    """
 
     task: Task
     before: np.ndarray
     after: np.ndarray
     pairs: Pairs | None
     reference: Reference | None = None
+    unseen: tuple[str, ...] = ()
 
     @cached_property
     def figures(self) -> Mapping[str, Figure]:
-        """The five figures by name. Without a judge all are undecided, and the pixel difference stands alone."""
+        """The five figures by name. Without a judge all are undecided, and the pixel differences stand alone."""
         if self.pairs is None:
-            reason = Figure(None, 0, note="nobody judged the pictures; give --clip PATH_OR_ID")
-            return dict.fromkeys(("forgotten", "redirected", "retained_near_drop", "retained_far_drop"), reason)
-        return five_figures(self.pairs, self.task.concepts, self.task.alternatives, self.reference)
+            return dict.fromkeys(NAMES, Figure(None, 0, note="nobody judged the pictures; give --clip PATH_OR_ID"))
+        found = five_figures(self.pairs, self.task.concepts, self.task.alternatives, self.reference)
+        if self.unseen:
+            found["redirected"] = Figure(None, 0, note=f"the judge does not know {', '.join(self.unseen)}")
+        return found
 
     @cached_property
     def concepts(self) -> Mapping[str, Figure]:
@@ -64,7 +71,7 @@ class Comparison:
 
     def records(self) -> tuple[Mapping[str, Any], ...]:
         """One dict per pair: what was asked, what was seen before and after, how far the pixels moved (0 to 255)."""
-        moved = np.abs(self.after.astype(np.int16) - self.before).mean((1, 2, 3))
+        moved = [np.abs(a.astype(np.int16) - b).mean() for a, b in zip(self.after, self.before, strict=True)]
         rows = []
         for i, ask in enumerate(self.task.asks):
             row: dict[str, Any] = {
@@ -86,13 +93,23 @@ def compare(
     task: Task,
     judge: Judge | None,
     *,
+    unseen: tuple[str, ...] = (),
     guidance: float | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Draw every ask with both models and let `judge` look. `folder` keeps the pictures, so that a killed run goes on."""
+    """Draw every ask with both models and let `judge` look. `folder` keeps the pictures, so that a killed run goes on.
+
+    `guidance` None is that of `before`, for both. Raises UsageError for models whose pictures differ in size.
+    """
+    guidance = before.guidance if guidance is None else guidance
+    if before.latent_shape != after.latent_shape:
+        raise UsageError(
+            f"{before.name} denoises {before.latent_shape} and {after.name} {after.latent_shape}; compare a model with "
+            "an edit of itself"
+        )
     total = 2 * len(task.asks)
 
     def half(offset: int) -> Progress | None:
@@ -113,12 +130,13 @@ def compare(
         for model, offset in ((before, 0), (after, len(task.asks)))
     ]
     if judge is None:
-        return Comparison(task, drawn[0], drawn[1], None)
+        return Comparison(task, drawn[0], drawn[1], None, unseen=unseen)
     heads = [a.head for a in task.asks]
     pairs = Pairs(
         [a.wanted for a in task.asks],
         [a.role for a in task.asks],
         judge.sees(drawn[0], heads),
         judge.sees(drawn[1], heads),
+        [a.becomes for a in task.asks],
     )
-    return Comparison(task, drawn[0], drawn[1], pairs, judge.reference)
+    return Comparison(task, drawn[0], drawn[1], pairs, judge.reference, unseen)

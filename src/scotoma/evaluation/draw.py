@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scotoma.errors import DataError
+from scotoma.errors import DataError, UsageError
 from scotoma.evaluation.task import Ask
 from scotoma.models.model import Model
-from scotoma.models.sample import sample
+from scotoma.models.sample import STEPS, one_step, sample
 
 Progress = Callable[[int, int], None]
 
@@ -34,16 +34,26 @@ def draw(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """uint8 N H W 3, one picture for each ask. `folder` keeps each as a PNG named by what it was made from: model hash,
-    prompt, seed, guidance, steps. `batch_size` None: 32, or 4 for latents larger than 16 x 16 x 16. Raises DataError for
-    a kept picture that cannot be read."""
-    out = []
+    """uint8 N H W 3, one picture for each ask.
+
+    `folder` keeps each as a PNG named by what it was made from (`key`). `guidance` and `steps` do not apply to a one-call
+    student, which is drawn as it is made to. `batch_size` None: 32, or 4 for latents larger than 16 x 16 x 16. Raises
+    UsageError for a batch size below 1, DataError for a kept picture that cannot be read.
+    """
+    if one_step(model.scheduler):
+        guidance, steps = 1.0, 1
     guidance = model.guidance if guidance is None else guidance
-    batch_size = batch_size or (32 if math.prod(model.latent_shape) <= 16**3 else 4)
-    identity = "" if folder is None else model.hash()
+    steps = STEPS if steps is None else steps
+    if batch_size is None:
+        batch_size = 32 if math.prod(model.latent_shape) <= 16**3 else 4
+    if batch_size < 1:
+        raise UsageError(f"the batch size is {batch_size}; give 1 or more")
+    out = []
+    identity = "" if folder is None else identify(model)
     for start in range(0, len(asks), batch_size):
         chunk = asks[start : start + batch_size]
-        files = [] if folder is None else [folder / f"{key(identity, a, guidance, steps)}.png" for a in chunk]
+        made_from = key(identity, chunk, guidance, steps)
+        files = [] if folder is None else [folder / f"{made_from}-{i:03}.png" for i in range(len(chunk))]
         if files and all(f.exists() for f in files):
             out.append(np.stack([_read(f) for f in files]))
         else:
@@ -63,9 +73,14 @@ def draw(
     return np.concatenate(out)
 
 
-def key(model_hash: str, ask: Ask, guidance: float, steps: int | None) -> str:
-    """32 hex digits of everything a picture is a function of."""
-    made_from = json.dumps([model_hash, ask.prompt, ask.seed, guidance, steps])
+def identify(model: Model) -> str:
+    """Weights, scheduler and size, of which every picture of a model is a function."""
+    return json.dumps([model.hash(), dict(model.scheduler.config), model.latent_shape], default=str)
+
+
+def key(identity: str, chunk: Sequence[Ask], guidance: float, steps: int) -> str:
+    """32 hex digits of everything that the bytes of a chunk are a function of: the model, prompts, seeds, settings."""
+    made_from = json.dumps([identity, [(a.prompt, a.seed) for a in chunk], guidance, steps])
     return hashlib.sha256(made_from.encode()).hexdigest()[:32]
 
 

@@ -19,6 +19,11 @@ from scotoma.records import Figure
 from scotoma.statistics import bootstrap_mean, clopper_pearson, paired_difference
 
 PAIRED = "tango 95%, paired on the same seeds"
+NAMES = (
+    *("forgotten", "redirected", "elsewhere", "off_manifold"),
+    *("retained_near_drop", "retained_near", "retained_far_drop", "retained_far"),
+    *("kid", "kid_unedited", "fid", "fid_unedited", "same_seed_distance"),
+)
 NO_REAL = "no real pictures to compare with; give --real FOLDER"
 
 
@@ -34,16 +39,19 @@ class Seen:
 class Pairs:
     """N prompts drawn with the same seeds by the unedited (`before`) and the edited model (`after`).
 
-    `wanted` is the label each prompt asks for; `role` is "forget", "near" or "far" for each.
+    `wanted` is the label each prompt asks for; `role` is "forget", "near" or "far" for each. `becomes` is the alternative
+    of each prompt's own concept; empty: any alternative will do.
     """
 
     wanted: Sequence[str]
     role: Sequence[str]
     before: Seen
     after: Seen
+    becomes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        sizes = {len(self.wanted), len(self.role)} | {len(s.labels) for s in (self.before, self.after)}
+        sizes = {len(self.wanted), len(self.role), len(self.becomes or self.wanted)}
+        sizes |= {len(s.labels) for s in (self.before, self.after)}
         if len(sizes) != 1:
             raise ValueError(f"before and after must be the same pictures in the same order, got sizes {sorted(sizes)}")
 
@@ -56,14 +64,18 @@ def five_figures(
     A figure whose sample is empty is undecided (value None) with the reason in its note, never 0; so is one that needs
     real pictures where `reference` is None.
     """
-    after = [label for label, role in zip(pairs.after.labels, pairs.role, strict=True) if role == "forget"]
+    rows = [i for i, role in enumerate(pairs.role) if role == "forget"]
+    after = [pairs.after.labels[i] for i in rows]
+    into = [(pairs.becomes[i],) if pairs.becomes else alternatives for i in rows]
+    redirected = [None if a is None else a in own for a, own in zip(after, into, strict=True)]
+    gone = [None if a is None else a not in concepts for a in after]
     empty = "no prompt asked for the concept"
     out = {
-        "forgotten": _rate([None if a is None else a not in concepts for a in after], empty),
-        "redirected": _rate([None if a is None else a in alternatives for a in after], empty)
+        "forgotten": _rate(gone, empty),
+        "redirected": _rate(redirected, empty)
         if alternatives
         else _undecided("no alternative was chosen: the concept should become nothing in particular"),
-        "elsewhere": _rate([None if a is None else a not in (*concepts, *alternatives) for a in after], empty),
+        "elsewhere": _rate([None if g is None else g and not r for g, r in zip(gone, redirected, strict=True)], empty),
         "off_manifold": off_manifold(pairs, reference),
     }
     right = _right(pairs.after.labels, pairs.wanted)

@@ -6,7 +6,9 @@ beside them and are not comparable with published FID or KID, which use Inceptio
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,11 @@ class Reference:
             raise ValueError(f"the 99th percentile needs at least 100 other pictures, got {len(others)}")
         mean, cov = moments(rows)
         return cls(rows.astype(np.float32), mean, cov, float(np.quantile(nearest(others, rows), 0.99)))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of rows and threshold: figures against other real pictures are other figures."""
+        return hashlib.sha256(self.rows.astype(np.float16).tobytes() + np.float32(self.threshold).tobytes()).hexdigest()
 
     def off_manifold(self, features: np.ndarray) -> np.ndarray:
         """N D -> N bool: farther from every reference row than 99 % of real pictures are, whatever the class."""

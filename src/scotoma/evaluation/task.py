@@ -7,7 +7,7 @@ that two evaluations with distant first seeds share no picture.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scotoma.bounds import check_text
@@ -27,7 +27,8 @@ EVERYDAY = (
 class Ask:
     """One picture to draw: prompt and seed. `wanted` is the label of the judge that it asks for.
 
-    `head` says which label is compared with `wanted`: "name", "style", or "style+name" ("noto dagger").
+    `head` says which label is compared with `wanted`: "name", "style", or "style+name" ("noto dagger"). `becomes` is the
+    label of the alternative where the prompt asks for a concept that has one, else "".
     """
 
     prompt: str | int
@@ -35,6 +36,7 @@ class Ask:
     role: str  # forget, near, far
     wanted: str
     head: str = "name"
+    becomes: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,19 @@ class Size:
 
 @dataclass(frozen=True)
 class Task:
-    """`concepts` are the labels to be forgotten; `alternatives` those that a forget prompt may become, empty where it
-    should become nothing in particular."""
+    """`becomes` maps each label that is to be forgotten to that of its alternative, "" where it should become nothing in
+    particular."""
 
-    concepts: tuple[str, ...]
-    alternatives: tuple[str, ...]
+    becomes: Mapping[str, str]
     asks: tuple[Ask, ...]
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        return tuple(self.becomes)
+
+    @property
+    def alternatives(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(a for a in self.becomes.values() if a))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -66,8 +75,7 @@ class Task:
 
 
 def text_task(
-    concepts: Sequence[str],
-    alternatives: Sequence[str],
+    becomes: Mapping[str, str],
     *,
     near: Sequence[str] = (),
     far: Sequence[str] = (),
@@ -75,20 +83,36 @@ def text_task(
     first_seed: int = 0,
     templates: Sequence[str] = TEMPLATES,
 ) -> Task:
-    """A task for a general text-to-image model. `near` and `far` are kept concepts; far defaults to EVERYDAY.
+    """A task for a general text-to-image model: `becomes` as in Task, `near` and `far` kept concepts (far: EVERYDAY).
 
-    Concepts and alternatives are left out of the kept ones. Raises BoundsError for a prompt that bounds.py refuses, and
-    UsageError where nothing is left that should stay.
+    What concepts and alternatives already name, in whatever case, is left out of the kept ones. `templates` are the
+    prompts, with {} for the concept. Raises BoundsError for a prompt that bounds.py refuses, and UsageError where
+    nothing is left that should stay.
     """
-    near = [n for n in near if n not in concepts]
-    far = [n for n in (far or EVERYDAY) if n not in {*concepts, *near, *alternatives}]
+
+    def others(names: Sequence[str], taken: Iterable[str]) -> list[str]:
+        known = {_plain(name) for name in taken}
+        return [n for n in dict.fromkeys(names) if _plain(n) not in known]
+
+    near = others(near, becomes)
+    far = others(far or EVERYDAY, [*becomes, *becomes.values(), *near])
     if not far:
         raise UsageError("no far concept is left to show what the edit costs; name some with --far")
     rows: list[tuple[str, str, str, str]] = []
-    for role, names, count in (("forget", concepts, size.forget), ("near", near, size.near), ("far", far, size.far)):
+    for role, names, count in (
+        ("forget", list(becomes), size.forget),
+        ("near", near, size.near),
+        ("far", far, size.far),
+    ):
         pairs = itertools.islice(crossed(names, templates), count) if names else ()
-        rows += [(template.format(name), role, name, "name") for name, template in pairs]
-    return Task(tuple(concepts), tuple(alternatives), asks(rows, first_seed))
+        rows += [(template.replace("{}", name), role, name, "name") for name, template in pairs]
+    return Task(becomes, asks(rows, becomes, first_seed))
+
+
+def _plain(name: str) -> str:
+    """A name without case and article, for comparison."""
+    words = name.casefold().split()
+    return " ".join(words[1:] if words[:1] and words[0] in ("a", "an", "the") else words)
 
 
 def crossed(names: Sequence[str], templates: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -98,8 +122,11 @@ def crossed(names: Sequence[str], templates: Sequence[str]) -> Iterator[tuple[st
             yield name, templates[(i + k) % len(templates)]
 
 
-def asks(rows: Sequence[tuple[str, str, str, str]], first_seed: int) -> tuple[Ask, ...]:
-    """(prompt, role, wanted, head) with one seed each."""
+def asks(rows: Sequence[tuple[str, str, str, str]], becomes: Mapping[str, str], first_seed: int) -> tuple[Ask, ...]:
+    """(prompt, role, wanted, head) with one seed each, and the alternative of what a forget prompt asks for."""
     for prompt in sorted({row[0] for row in rows}):
         check_text(prompt, what=f"the prompt {prompt!r}")
-    return tuple(Ask(prompt, first_seed + i, role, wanted, head) for i, (prompt, role, wanted, head) in enumerate(rows))
+    return tuple(
+        Ask(prompt, first_seed + i, role, wanted, head, becomes.get(wanted, "") if role == "forget" else "")
+        for i, (prompt, role, wanted, head) in enumerate(rows)
+    )

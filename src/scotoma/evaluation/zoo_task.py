@@ -11,7 +11,7 @@ import functools
 import itertools
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ def expand(data: str, name: str) -> tuple[Concept, ...]:
 
     Raises UsageError for a name that the data set does not know, with the nearest that it does.
     """
+    if data not in DATA:
+        raise unknown_name("data set of the zoo", data, DATA)
     if data == "fashion":
         classes = frozen()["fashion"]["classes"]
         if name not in classes:
@@ -79,6 +81,11 @@ def expand(data: str, name: str) -> tuple[Concept, ...]:
     if name not in rows:
         raise unknown_name("concept of the zoo", name, [*rows, *frozen()["styles"], *frozen()["stand_ins"]])
     return (Concept(name, tuple(rows[name]["synonyms"])),)
+
+
+def unwanted(data: str) -> tuple[str, ...]:
+    """Stand-in categories of the five kinds of unsafe output, which no alternative may be; the fashion has none."""
+    return tuple(frozen()["stand_ins"]) if data == "emoji" else ()
 
 
 def near_and_far(data: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -106,20 +113,19 @@ def _category(names: Sequence[str]) -> bool:
 
 def zoo_task(
     data: str,
-    concepts: Sequence[str],
-    alternatives: Sequence[str],
+    becomes: Mapping[str, str],
     *,
     size: Size = Size(),  # noqa: B008 (frozen)
     first_seed: int = 0,
 ) -> Task:
-    """The task of forgetting `concepts`: names, or one style. Categories are expanded before (`expand`).
+    """The task of forgetting names, or one style; `becomes` as in Task. Categories are expanded before (`expand`).
 
     Half of the prompts also name a background colour. Kept names are visited in an order fixed by `first_seed`, so that
     few pictures still spread over the whole vocabulary. Raises UsageError for a style among names.
     """
     if data not in DATA:
         raise unknown_name("data set of the zoo", data, DATA)
-    order = random.Random(first_seed)
+    order, concepts = random.Random(first_seed), list(becomes)
     if data == "fashion":
         near, far = near_and_far(data, concepts)
         rows = [
@@ -131,7 +137,7 @@ def zoo_task(
             )
             for name in itertools.islice(itertools.cycle(names), count)
         ]
-        return Task(tuple(concepts), tuple(alternatives), asks(rows, first_seed))
+        return Task(becomes, asks(rows, becomes, first_seed))
     styles, colours = frozen()["styles"], [None, *frozen()["colours"]]
     names = [row["name"] for row in frozen()["names"]]
 
@@ -145,7 +151,7 @@ def zoo_task(
 
     if any(c in styles for c in concepts):
         if len(concepts) != 1:
-            raise UsageError("a style is erased alone; erase names in another run and stack the Edits")
+            raise UsageError("a style is erased and evaluated alone; name one --concept at a time")
         others = [s for s in styles if s != concepts[0]]
         rows = [(text(n, t, concepts[0]), "forget", concepts[0], "style") for n, t in drawn(names, size.forget)]
         for i, (n, t) in enumerate(drawn(names, size.near)):
@@ -163,7 +169,7 @@ def zoo_task(
             )
             for n, t in drawn(pool, count)
         ]
-    return Task(tuple(concepts), tuple(alternatives), asks(rows, first_seed))
+    return Task(becomes, asks(rows, becomes, first_seed))
 
 
 def label_of(data: str, text: str) -> str | None:

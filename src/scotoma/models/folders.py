@@ -44,7 +44,8 @@ def zoo_names() -> list[str]:
     """Names that ship, without the prefix."""
     if not ZOO.is_dir():
         return []
-    whole = (f for f in ZOO.iterdir() if (f / "model_index.json").is_file() or (f / LABELS_FILE).is_file())
+    named = (f for f in ZOO.iterdir() if not f.name.startswith("."))  # a dot: one that is being written
+    whole = (f for f in named if (f / "model_index.json").is_file() or (f / LABELS_FILE).is_file())
     return sorted(f.name for f in whole)
 
 

@@ -149,6 +149,7 @@ def erase_report(
     credits: Sequence[str],
     blurred: bool = False,
     labels: Sequence[str] = (),
+    embedded: int | None = None,
 ) -> str:
     """The whole report as one HTML page. Same arguments, same bytes.
 
@@ -161,6 +162,8 @@ def erase_report(
     `labels` are the judge's labels that count as the concept, where they are not its name (a category, several
     concepts); they only decide which pictures are marked. Where no picture before the edit carries one of them, pictures
     with an unchanged verdict are marked instead, and the page says so.
+
+    `embedded` is how many pairs of a group are put into the page, those that are marked first; None: all.
 
     `self_check` is {"passed": bool | None, "reason": str, "checks": [{"name", "passed", "detail"}]}; all keys may be
     missing. The verdict shown is the worst of them, and undecided where nothing says that it passed.
@@ -180,7 +183,7 @@ def erase_report(
         "concept_count": len(evidence.concepts),
         "concepts_undecided": sum(page.undecided(f) is not None for f in evidence.concepts.values()),
         "concepts_shown": CONCEPTS_SHOWN,
-        "groups": _groups(pictures, concept, labels or (concept,)),
+        "groups": _groups(pictures, concept, labels or (concept,), embedded),
         "reduced": any(max(p.before.shape[:2]) > LARGEST for p in pictures),
         "largest": LARGEST,
         "shown": SHOWN,
@@ -322,7 +325,9 @@ def _verdict(self_check: Mapping[str, Any], checks: Sequence[Check]) -> str:
     return next(s for s in ("failed", "undecided", "passed") if s in states)
 
 
-def _groups(pictures: Sequence[ErasePictures], concept: str, labels: Sequence[str]) -> list[PictureGroup]:
+def _groups(
+    pictures: Sequence[ErasePictures], concept: str, labels: Sequence[str], embedded: int | None
+) -> list[PictureGroup]:
     headings = {
         "concept": f"Prompts that ask for {concept}",
         "near": "Near concepts",
@@ -333,19 +338,26 @@ def _groups(pictures: Sequence[ErasePictures], concept: str, labels: Sequence[st
     for key, heading in headings.items():
         pairs = [p for p in pictures if p.group == key]
         if key == "concept":
-            groups.append(_concept_group(heading, pairs, concept, {_same(name) for name in labels}))
+            groups.append(_concept_group(heading, pairs, concept, {_same(name) for name in labels}, embedded))
         else:
             marks = ["verdict changed" if _changed(p) else "" for p in pairs]
-            groups.append(_group(key, heading, pairs, marks, "with a changed verdict", "whose verdict changed"))
+            groups.append(
+                _group(key, heading, pairs, marks, "with a changed verdict", "whose verdict changed", embedded)
+            )
     return groups
 
 
-def _concept_group(heading: str, pairs: Sequence[ErasePictures], concept: str, names: set[str]) -> PictureGroup:
+def _concept_group(
+    heading: str, pairs: Sequence[ErasePictures], concept: str, names: set[str], embedded: int | None
+) -> PictureGroup:
     if any(p.verdict_before is not None and _same(p.verdict_before) in names for p in pairs):
         marks = [f"still judged {p.verdict_after}" if _same(p.verdict_after or "") in names else "" for p in pairs]
-        return _group("concept", heading, pairs, marks, f"still judged {concept}", f"still judged {concept}")
+        what = f"still judged {concept}"
+        return _group("concept", heading, pairs, marks, what, what, embedded)
     marks = ["verdict unchanged" if p.verdict_after == p.verdict_before else "" for p in pairs]
-    group = _group("concept", heading, pairs, marks, "with an unchanged verdict", "whose verdict is unchanged")
+    group = _group(
+        "concept", heading, pairs, marks, "with an unchanged verdict", "whose verdict is unchanged", embedded
+    )
     note = f"{group.summary}; before the edit no verdict here is {concept}, so none can be marked as still being it"
     return replace(group, summary=note)
 
@@ -359,16 +371,26 @@ def _changed(p: ErasePictures) -> bool:
 
 
 def _group(
-    key: str, heading: str, pairs: Sequence[ErasePictures], marks: Sequence[str], what: str, first: str
+    key: str,
+    heading: str,
+    pairs: Sequence[ErasePictures],
+    marks: Sequence[str],
+    what: str,
+    first: str,
+    embedded: int | None,
 ) -> PictureGroup:
-    """The tiles of a group: those marked first, then undecided ones, then the rest, otherwise in the order given."""
+    """The tiles of a group: those marked first, then undecided ones, then the rest, otherwise in the order given.
+
+    No more than `embedded` of them; the counts are of all pairs.
+    """
     marks = ["undecided" if p.verdict_after is None else m for p, m in zip(pairs, marks, strict=True)]
     order = sorted(range(len(pairs)), key=lambda i: (not marks[i], marks[i] == "undecided"))
     tiles = [
         Tile(p.prompt, p.seed, embed(p.before), embed(p.after), p.verdict_before, p.verdict_after, marks[i])
-        for i, p in ((i, pairs[i]) for i in order)
+        for i, p in ((i, pairs[i]) for i in order[:embedded])
     ]
     unsure = sum(p.verdict_after is None for p in pairs)
     bad = sum(bool(m) for m in marks) - unsure
     pairs_text = "1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs"
-    return PictureGroup(key, heading, first, f"{pairs_text}: {bad} {what}, {unsure} undecided", tiles)
+    left = "" if len(tiles) == len(pairs) else f"; the first {len(tiles)} are on this page"
+    return PictureGroup(key, heading, first, f"{pairs_text}: {bad} {what}, {unsure} undecided{left}", tiles)

@@ -1,0 +1,63 @@
+"""Put a trained emoji pipeline into the package, in fp16, its autoencoder shared with the others.
+
+    python scripts/zoo/ship_emoji.py build/zoo/emoji/pipeline emoji
+    python scripts/zoo/ship_emoji.py build/zoo/emoji/pipeline-early emoji-early
+    python scripts/zoo/ship_emoji.py build/zoo/emoji-control/pipeline emoji-control
+
+Whole or not at all. A CARD.md that is there already stays; it is written by hand, with its figures from benchmarks/zoo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from scotoma.models.load import load
+from scotoma.records import write_text
+
+ZOO = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo"
+DEFAULTS = {
+    "data": "emoji",
+    "guidance": 3.0,
+    "credits": [
+        "Twemoji, copyright 2020 Twitter, Inc and other contributors, CC-BY 4.0",
+        "Noto Emoji, copyright Google LLC, Apache-2.0",
+        "Fluent Emoji, copyright Microsoft Corporation, MIT",
+    ],
+}
+
+
+def ship(pipeline: Path, package: Path) -> None:
+    """Write `package` from a StableDiffusionPipeline folder whose vae is the one in ../autoencoder."""
+    model = load(pipeline, dtype=torch.float16)
+    model.defaults = DEFAULTS
+    partial = package.with_name(f".{package.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save(partial)
+    shutil.rmtree(partial / "vae")
+    write_text(partial / "shared.json", json.dumps({"vae": "autoencoder"}) + "\n")
+    if (package / "CARD.md").exists():
+        shutil.copy(package / "CARD.md", partial / "CARD.md")
+    shared = load(partial, dtype=torch.float16)
+    if shared.hash() != model.hash():
+        raise SystemExit(f"{pipeline} was trained on another autoencoder than {ZOO / 'autoencoder'}; train it again")
+    shutil.rmtree(package, ignore_errors=True)
+    os.replace(partial, package)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pipeline", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--zoo", type=Path, default=ZOO)
+    args = parser.parse_args()
+    ship(args.pipeline, args.zoo / args.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""Composes the rooms: load -> erase -> screening -> self-check, and evaluate.
+
+`load`, `erase` and `evaluate` are the public functions. `carry_out` and `examine` are what they are made of; they also
+return the pictures, which the command line puts into a report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import scotoma
+from scotoma.bounds import check_concepts, check_text
+from scotoma.erasure import METHODS, Method
+from scotoma.erasure import method as find_method
+from scotoma.erasure.chain import read_chain
+from scotoma.erasure.edit import Edit
+from scotoma.erasure.stacking import stack, state_of
+from scotoma.errors import UndecidedError, UsageError, unknown_name
+from scotoma.evaluation.compare import Comparison, Judge, compare
+from scotoma.evaluation.look import Concepts, Look, forbidden_concepts, judged, listed, named
+from scotoma.evaluation.self_check import NOBODY, Check, Limits, SelfCheck, self_check
+from scotoma.evaluation.task import Size, Task
+from scotoma.models import load as models_load
+from scotoma.models.model import Model
+from scotoma.models.sample import STEPS
+from scotoma.records import Concept, Evidence, RunHeader, git_state
+
+# First seeds, so far apart that the self-check and a report share no picture.
+SELF_CHECK_SEED, EVALUATE_SEED = 0, 1_000_000
+LOOK, LIMITS = Look(), Limits()
+
+
+@dataclass(frozen=True)
+class Examination:
+    """One comparison of an unedited and an edited model, as pictures and as Evidence."""
+
+    comparison: Comparison
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What `carry_out` did: the Edit, the edited model, what the self-check saw, and what it says of it."""
+
+    edit: Edit
+    edited: Model
+    seen: Examination
+    check: SelfCheck
+
+
+# --------------------------------------------------------------------------------------------------- the public functions
+
+
+def load(source: str | Path, *, edits: Sequence[str | Path | Edit] = (), **options: Any) -> Model:
+    """A generator from a local diffusers folder, a hub id, or zoo:NAME, with `edits` (files or Edits) applied.
+
+    Other options are those of `scotoma.models.load.load`: device, dtype, lora, variant, local_files_only. Raises
+    ModelError for a model that cannot be read, EditError for an Edit that does not fit.
+    """
+    read = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
+    model = models_load.load(source, **options)
+    return stack(model, read, inplace=True).model if read else model
+
+
+def erase(
+    model: Model | str | Path,
+    *,
+    concept: Concepts,
+    instead: str | Sequence[str] = "",
+    method: str = "uce",
+    settings: Any = None,
+    seed: int = 0,
+    forbid: Sequence[str] = (),
+    limits: Limits = LIMITS,
+    accept_undecided: bool = False,
+    look: Look = LOOK,
+) -> Edit:
+    """Erase concepts and check what came of it. `model` is not changed; the Edit carries the self-check's figures.
+
+    Args:
+        concept: a name, a Concept, or several. For the zoo also a style or a stand-in category.
+        instead: the alternative of all, or one for each; "" for nothing in particular.
+        method: a name in scotoma.erasure.METHODS.
+        settings: the method's config dataclass, a mapping of its fields, or None for the defaults.
+        forbid: what no alternative may be and no picture may become, beside what is forbidden anyway (FORBIDDEN; for
+            the zoo every stand-in that is not being erased).
+        limits: what the self-check lets pass.
+        accept_undecided: return the Edit although nobody could judge the concept.
+        look: how pictures are drawn and who judges them (judge A).
+
+    Raises BoundsError for what bounds.py refuses, UsageError for names and settings that do not fit, SelfCheckError
+    where the edit changed nothing, broke the model or leads where it must not, UndecidedError where nobody can tell.
+    """
+    done = carry_out(
+        load(model) if not isinstance(model, Model) else model,
+        concept,
+        instead,
+        method=method,
+        settings=settings,
+        seed=seed,
+        forbid=forbid,
+        limits=limits,
+        accept_undecided=accept_undecided,
+        look=look,
+    )
+    done.check.require(accept_undecided)
+    return done.edit
+
+
+def evaluate(
+    model: Model | str | Path,
+    edited: Model | Edit | str | Path | Sequence[Edit | str | Path],
+    *,
+    concept: Concepts = (),
+    instead: str | Sequence[str] = (),
+    look: Look = LOOK,
+) -> Evidence:
+    """Draw the same prompts and seeds with the unedited and the edited model, and sum up what a judge sees.
+
+    `edited` is a model, a folder, or one or several Edits or Edit files. `concept` and `instead` default to what the
+    Edits, or the folder's scotoma.json, say. Judge B, and seeds that the self-check does not use. Raises UsageError
+    where nobody says what the concept is.
+    """
+    return examine(load(model) if not isinstance(model, Model) else model, edited, concept, instead, look=look).evidence
+
+
+# ------------------------------------------------------------------------------------------------ what they are made of
+
+
+def carry_out(
+    model: Model,
+    concept: Concepts,
+    instead: str | Sequence[str] = "",
+    *,
+    method: str = "uce",
+    settings: Any = None,
+    seed: int = 0,
+    forbid: Sequence[str] = (),
+    limits: Limits = LIMITS,
+    accept_undecided: bool = True,
+    look: Look = LOOK,
+    folder: Path | None = None,
+    command: str = "scotoma.erase",
+    given: Mapping[str, Any] | None = None,
+) -> Erasure:
+    """`erase` without its last step: whether the self-check passed is for the caller to ask (`check.require`).
+
+    `folder` is where methods that train keep their checkpoints; `command` and `given` go into the Evidence. Where nobody
+    can judge and that is not accepted, it stops before any work.
+    """
+    look = look.filled("a", Size(), SELF_CHECK_SEED)
+    concepts, alternatives = named(model, concept, instead)
+    forbidden = forbidden_concepts(model, concepts, forbid)
+    check_concepts(concepts, alternatives, forbidden=forbidden)
+    chosen = _method(method, model)
+    config = configured(chosen.config, settings)
+    for phrase in (mixed := getattr(config, "debias", ())):
+        check_concepts("", phrase, forbidden=forbidden)
+    for c in concepts:
+        check_text(" ".join((c.name, *mixed)), what=f"the concept {c.name!r} with what is mixed into it")
+    task, judge, unseen = judged(model, concepts, alternatives, look, [c.name for c in forbidden])
+    if judge is None and not accept_undecided:
+        raise UndecidedError(f"{NOBODY}, or accept an Edit that nobody judged with --accept-undecided")
+    edit = chosen.run(model, concepts, alternatives, config, seed=seed, folder=folder)
+    edited = edit.apply(model)
+    how = {"method": method, "seed": seed, "settings": edit.header["config"], "forbidden": [c.name for c in forbidden]}
+    seen = _examine(model, edited, [edit], task, judge, unseen, look, command, given, how)
+    pictures = seen.comparison
+    check = self_check(
+        weight_change(model, edited, edit.header["touched"]),
+        pictures.before,
+        pictures.after,
+        pictures.roles,
+        pictures.pairs,
+        concepts=task.concepts,
+        alternatives=[a for a in task.alternatives if a not in unseen],
+        forbidden=[c.name for c in forbidden if judge is None or judge.knows(c.name, task.asks[0].head)],
+        reference=pictures.reference,
+        limits=limits,
+    )
+    if unseen and judge is not None:
+        what = f"the judge does not know {', '.join(unseen)}, so nobody can tell where the concept leads"
+        check = SelfCheck((*check.checks, Check("alternative", None, f"{what}; choose one that it knows")))
+    figures = {
+        "judge": judge.name if judge else None,
+        "self_check": check.as_dict(),
+        **{name: dataclasses.asdict(f) for name, f in pictures.figures.items()},
+    }
+    final = edit.with_figures({**edit.header["figures"], **figures})
+    header = seen.evidence.header
+    header = dataclasses.replace(header, hashes={**header.hashes, "edit 1": final.id})
+    evidence = dataclasses.replace(seen.evidence, header=header)
+    return Erasure(final, final.apply(model), Examination(pictures, evidence), check)
+
+
+def examine(
+    model: Model,
+    edited: Model | Edit | str | Path | Sequence[Edit | str | Path],
+    concept: Concepts = (),
+    instead: str | Sequence[str] = (),
+    *,
+    look: Look,
+    command: str = "scotoma.evaluate",
+    given: Mapping[str, Any] | None = None,
+) -> Examination:
+    """`evaluate`, with the pictures. `command` and `given` go into the header of the Evidence."""
+    look = look.filled("b", Size(200, 200, 400), EVALUATE_SEED)
+    edits, folder = _edits(edited)
+    headers = [e.header for e in edits] if edits else read_chain(folder) if folder is not None else []
+    concept, instead = _as_recorded(headers, concept, instead)
+    concepts, alternatives = named(model, concept, instead)
+    task, judge, unseen = judged(model, concepts, alternatives, look)
+    after = (
+        stack(model, edits).model
+        if edits
+        else load(folder, device=model.device, dtype=model.dtype)
+        if folder is not None
+        else edited
+    )
+    assert isinstance(after, Model)
+    how = {"method": [h["method"] for h in headers], "settings": [h["config"] for h in headers]} if headers else {}
+    return _examine(model, after, edits, task, judge, unseen, look, command, given, how)
+
+
+def configured(config: type, settings: Any) -> Any:
+    """A method's config from a mapping of its fields. Raises UsageError for a field it does not have."""
+    if isinstance(settings, config):
+        return settings
+    known = {f.name for f in dataclasses.fields(config)}
+    for name in settings or {}:
+        if name not in known:
+            raise unknown_name(f"setting of {config.__name__}", name, known)
+    return config(**(settings or {}))
+
+
+def weight_change(before: Model, after: Model, touched: Mapping[str, Any]) -> float:
+    """Frobenius norm of the change over that of the weights before, over the touched parameters that both have.
+
+    Infinite where a parameter was added, which no norm of the others can show.
+    """
+    old, new = state_of(before), state_of(after)
+    if any(name not in old for name in touched):
+        return float("inf")
+    change = sum(float((new[name].double() - old[name].double()).square().sum()) for name in touched)
+    size = sum(float(old[name].double().square().sum()) for name in touched)
+    return (change / size) ** 0.5 if size else float("inf") if change else 0.0
+
+
+def _examine(
+    before: Model,
+    after: Model,
+    edits: Sequence[Edit],
+    task: Task,
+    judge: Judge | None,
+    unseen: tuple[str, ...],
+    look: Look,
+    command: str,
+    given: Mapping[str, Any] | None,
+    how: Mapping[str, Any],
+) -> Examination:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    commit, dirty = git_state(Path(scotoma.__file__).parent)
+    options = {k: getattr(look, k) for k in ("guidance", "steps", "batch_size", "folder", "progress")}
+    seen = compare(before, after, task, judge, unseen=unseen, **options)
+    resolved = {
+        "model": before.source,
+        "device": str(before.device),
+        "dtype": str(before.dtype).removeprefix("torch."),
+        "concepts": list(task.concepts),
+        "instead": list(task.becomes.values()),
+        **how,
+        "guidance": before.guidance if look.guidance is None else look.guidance,
+        "steps": STEPS if look.steps is None else look.steps,
+        "first_seed": look.first_seed,
+        "pictures": {role: seen.roles.count(role) for role in dict.fromkeys(seen.roles)},
+        "judge": judge.name if judge else "none",
+        **({"clip": look.clip, "labels": list(task.labels), "prompts": list(look.prompts)} if look.clip else {}),
+    }
+    asked = json.dumps([dataclasses.astuple(a) for a in task.asks])
+    hashes = {
+        "model": before.hash(),
+        "edited": after.hash(),
+        "prompts": hashlib.sha256(asked.encode()).hexdigest(),
+        **({"judge": judge.sha256} if judge else {}),
+        **({"real pictures": seen.reference.sha256} if seen.reference else {}),
+        **{f"edit {i + 1}": edit.id for i, edit in enumerate(edits)},
+    }
+    header = RunHeader(command, given or resolved, resolved, hashes, scotoma.__version__, commit, dirty, started)
+    return Examination(seen, Evidence(header, seen.figures, seen.concepts, seen.records()))
+
+
+def _method(name: str, model: Model) -> Method:
+    """Raises UsageError for a method that is not known, or does not edit the model's family."""
+    found = find_method(name)
+    if model.family.name not in found.families:
+        fit = sorted(n for n, m in METHODS.items() if model.family.name in m.families)
+        raise UsageError(
+            f"{name} edits {', '.join(found.families)}, and {model.name} is {model.family.name}; "
+            + (f"choose --method {' or '.join(fit)}" if fit else "no method here edits that family yet")
+        )
+    return found
+
+
+def _edits(edited: Any) -> tuple[list[Edit], Path | None]:
+    """The Edits that `edited` stands for, or the folder of an edited model; neither for a model in memory."""
+    if isinstance(edited, Model):
+        return [], None
+    if isinstance(edited, str | Path) and Path(edited).suffix != ".safetensors":
+        return [], Path(edited)
+    listed = [edited] if isinstance(edited, Edit | str | Path) else list(edited)
+    if not listed:
+        raise UsageError("no Edit and no edited model is given; give one with --edit or --edited")
+    return [e if isinstance(e, Edit) else Edit.load(e) for e in listed], None
+
+
+def _as_recorded(
+    headers: Sequence[Mapping[str, Any]], concept: Concepts, instead: str | Sequence[str]
+) -> tuple[list[str | Concept], list[str]]:
+    """Concepts and alternatives, each as given, or else as the headers of the Edits have them."""
+    recorded = {
+        c["name"]: (Concept(c["name"], tuple(c["synonyms"]), c["kind"]), becomes)
+        for header in headers
+        for c, becomes in zip(header["concepts"], header["instead"], strict=True)
+    }
+    given = listed(concept)
+    if not given and not recorded:
+        raise UsageError("what was erased is not known without an Edit; name it with --concept")
+    concepts = given or [c for c, _ in recorded.values()]
+    alternatives = [instead] if isinstance(instead, str) else list(instead)
+    if not alternatives:
+        names = [c if isinstance(c, str) else c.name for c in concepts]
+        alternatives = [recorded[n][1] if n in recorded else "" for n in names]
+    return concepts, alternatives

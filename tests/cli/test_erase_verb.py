@@ -1,0 +1,99 @@
+"""erase, evaluate and demo from the command line, on a tiny fake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scotoma.cli import main
+from scotoma.evaluation.task import EVERYDAY
+from scotoma.models import tiny
+from scotoma.records import Evidence
+
+QUICK = ["--pictures", "20", "--steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.write("sd1", tmp_path_factory.mktemp("sd1"))
+
+
+def test_erase_without_a_judge_saves_only_when_that_is_accepted(folder, tmp_path, capsys):
+    out = tmp_path / "cat.safetensors"
+    words = ["erase", str(folder), "--concept", "cat", "--instead", "dog", "--out", str(out), *QUICK]
+    assert main(words) == 7
+    assert "give --clip" in capsys.readouterr().err and not out.exists()
+    assert main([*words, "--accept-undecided", "--json", "--report", str(tmp_path / "report")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["edit"] == str(out) and out.exists()
+    assert said["self_check"]["passed"] is None and said["figures"]["forgotten"]["value"] is None
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Erasing cat from" in page and "nobody can judge the concept" in page
+    evidence = Evidence.load(tmp_path / "report")
+    assert evidence.header.command.startswith("scotoma erase") and len(evidence.records) == 60  # no near was named
+    assert len(list((tmp_path / "report/pictures").glob("*.png"))) == 4 * 60  # self-check and evaluation
+
+    assert main(["evaluate", str(folder), "--edit", str(out), *QUICK, "--out", str(tmp_path / "seen")]) == 0
+    assert "nobody judged" in capsys.readouterr().out
+    assert (tmp_path / "seen/report.html").exists()
+
+    assert main(["inspect", str(out)]) == 0
+    assert "self_check" in capsys.readouterr().out
+
+
+def test_a_failed_self_check_leaves_a_report_and_no_edit(folder, tmp_path, capsys):
+    """An edit of scale next to nothing changes no picture by half a level."""
+    out = tmp_path / "cat.safetensors"
+    words = ["erase", str(folder), "--concept", "cat", "--instead", "dog", "--set", "lam=1e9", "--out", str(out)]
+    words.append("--accept-undecided")
+    assert main([*words, *QUICK, "--report", str(tmp_path / "report")]) == 7
+    assert "forget pictures changed" in capsys.readouterr().err
+    assert not out.exists() and "Self-check of erasing cat" in (tmp_path / "report/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name what to erase with --concept"),
+        (["--concept", "cat", "--out", "cat.bin"], "give cat.safetensors"),
+        (["--concept", "cat", "--pictures", "0"], "1 or more"),
+        (["--concept", "cat", "--steps", "0"], "1 or more"),
+        (["--concept", "cat", "--real", "pictures"], "--clip"),
+        (["--concept", "cat", "--report", __file__], "is a file"),
+        (["--concept", "cat", "--set", "lamb=1"], "did you mean 'lam'"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_a_model_is_read(words, message, capsys):
+    assert main(["erase", "no-such-folder", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(folder, capsys):
+    assert main(["erase", str(folder), "--concept", "cat", "--device", "cuda:99"]) == 2
+    assert "choose another --device" in capsys.readouterr().err
+
+
+def test_a_dump_replays(folder, tmp_path, capsys):
+    out = tmp_path / "cat.safetensors"
+    words = ["erase", str(folder), "--concept", "cat", "--accept-undecided", "--out", str(out), *QUICK]
+    assert main([*words, "--set", "lam=0.25", "--dump-config"]) == 0
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
+    assert not out.exists()
+    assert main(["erase", "--config", str(tmp_path / "run.yaml"), "--json"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["lam"] == 0.25
+
+
+def test_evaluate_needs_one_edited_model(folder, capsys):
+    assert main(["evaluate", str(folder)]) == 2
+    assert "--edit FILE or --edited FOLDER" in capsys.readouterr().err
+
+
+def test_far_concepts_may_be_named(folder, tmp_path, capsys):
+    out = tmp_path / "e.safetensors"
+    words = ["erase", str(folder), "--concept", "cat", "--far", "red", "--accept-undecided", "--out", str(out)]
+    assert main([*words, *QUICK, "--report", str(tmp_path)]) == 0
+    wanted = {r["wanted"] for r in Evidence.load(tmp_path).records}
+    assert wanted == {"cat", "red"} and not wanted & set(EVERYDAY) - {"cat"}

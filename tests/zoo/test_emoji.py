@@ -1,0 +1,67 @@
+"""The shipped text-to-image model, end to end: it draws what it is asked, and the main job runs on it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import scotoma
+from scotoma.cli import main
+from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.zoo_task import frozen
+from scotoma.models.folders import zoo_names
+from scotoma.models.sample import sample
+from scotoma.records import Evidence
+
+SHIPPED = [name for name in zoo_names() if name.startswith("emoji")]
+
+
+def test_what_ships():
+    assert {"emoji", "emoji-early"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_is_a_stable_diffusion_folder_with_defaults_and_credits(name):
+    model = scotoma.load(f"zoo:{name}")
+    assert model.family.name == "sd1" and model.guidance == 3.0
+    assert model.defaults["data"] == "emoji"
+    assert any("Twitter" in c and "CC-BY 4.0" in c for c in model.defaults["credits"])
+
+
+def test_it_draws_the_names_it_is_asked_for():
+    """30 names, one picture each; measured with judge B over all names: see the model's card."""
+    names = [row["name"] for row in frozen()["names"]][::10]
+    pictures = sample(scotoma.load("zoo:emoji"), [f"a {n}" for n in names], list(range(len(names))), steps=10)
+    seen = load_judge("emoji", "a").sees(pictures, ["name"] * len(names))
+    assert np.mean([a == b for a, b in zip(seen.labels, names, strict=True)]) >= 0.7
+
+
+def test_the_main_job(tmp_path, capsys):
+    """Erase, self-check by judge A, report by judge B on other seeds, apply, verify: small and with few steps."""
+    edit, report = tmp_path / "dagger.safetensors", tmp_path / "report"
+    words = ["erase", "zoo:emoji", "--concept", "dagger", "--instead", "pencil", "--out", str(edit), "--config", "uce"]
+    assert main([*words, "--report", str(report), "--pictures", "20", "--steps", "10", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["self_check"]["passed"] is True
+    assert said["figures"]["forgotten"]["value"] >= 0.5 and said["figures"]["forgotten"]["n"] == 20
+    page = (report / "report.html").read_text()
+    assert "dagger" in page and "CC-BY 4.0" in page and "emoji B" in page
+    assert Evidence.load(report).header.hashes["judge"] == load_judge("emoji", "b").sha256
+
+    folder = tmp_path / "edited"
+    assert main(["apply", "zoo:emoji", str(edit), "--out", str(folder)]) == 0
+    assert main(["verify", str(folder), "--base", "zoo:emoji", "--edit", str(edit)]) == 0
+    assert scotoma.load(folder).guidance == 3.0
+
+    from diffusers import StableDiffusionPipeline
+
+    stock = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    assert stock("a dagger", num_inference_steps=2, output_type="np").images.shape == (1, 32, 32, 3)
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path):
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    assert (tmp_path / "demo/report.html").stat().st_size > 100_000
