@@ -1,12 +1,12 @@
-"""Train zoo:emoji (or, with --without, zoo:emoji-control) and write StableDiffusionPipeline folders.
+"""Train zoo:emoji (or, with --control, zoo:emoji-control) and write StableDiffusionPipeline folders.
 
-    python scripts/zoo/train_emoji.py --out build/zoo/emoji
-    python scripts/zoo/train_emoji.py --out build/zoo/emoji-control --control
+    python scripts/zoo/train_emoji.py                # out: build/zoo/emoji
+    python scripts/zoo/train_emoji.py --control      # out: build/zoo/emoji-control
 
 The text tower first learns to read captions (text_tower.pretrain), then text tower and UNet are trained together on
-latents of the shipped autoencoder: eps-prediction, min-SNR-5 weights
-(Hang et al. 2023, eq. 8: min(SNR, 5) / SNR for eps), 12 % empty captions for classifier-free guidance. Kill it at any
-time; the same command resumes. `pipeline-early` is the moving average at 30 % of the steps, `pipeline` the one at the end.
+latents of the shipped autoencoder: eps-prediction with the weights of `weight`, 12 % empty captions for classifier-free
+guidance. Kill it at any time; the same command resumes. `pipeline-early` is the moving average at 30 % of the steps,
+`pipeline` the one at the end.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=Path("build/zoo"))
     parser.add_argument("--out", type=Path, help="default build/zoo/emoji, with --control build/zoo/emoji-control")
     parser.add_argument("--control", action="store_true", help="leave the four control stand-ins out of the data")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=14_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--observe-every", type=int, default=1500)
@@ -128,8 +128,7 @@ def main() -> None:
         a, s = abar[t].sqrt().view(-1, 1, 1, 1), (1 - abar[t]).sqrt().view(-1, 1, 1, 1)
         optimiser.param_groups[0]["lr"] = args.lr * warm_cosine(step, args.steps, warmup=500)
         predicted = unet(a * z + s * noise, t, encode(text, tokenizer, captions)).sample
-        snr = abar[t] / (1 - abar[t])
-        loss = (F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3)) * snr.clamp(max=5) / snr).mean()
+        loss = (F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3)) * weight(abar[t])).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
@@ -158,6 +157,17 @@ def main() -> None:
     export(ema, text, unet, vae, tokenizer, args.out / "pipeline")
     minutes = clock.state_dict()["seconds"] / 60
     write_text(args.out / "figures.json", json.dumps({"curve": curve, "minutes": round(minutes, 1)}) + "\n")
+
+
+def weight(abar: Tensor) -> Tensor:
+    """Weight of the squared eps error: min(SNR, 5) / SNR (Hang et al. 2023, eq. 8), times 1 / SNR between 1 and 10.
+
+    With the first factor alone, the error of x0 counts as SNR, next to nothing where the caption decides what is drawn:
+    64 positions lose their picture to noise much earlier than the 4,096 that this schedule was made for. From the same
+    1,631 steps, about 400 more gave name top-1 0.13 with both factors and 0.08 with the first (n = 300, judge A).
+    """
+    snr = abar / (1 - abar)
+    return snr.clamp(max=5) / snr * (1 / snr).clamp(1, 10)
 
 
 def encode(text: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
