@@ -97,3 +97,19 @@ def test_far_concepts_may_be_named(folder, tmp_path, capsys):
     assert main([*words, *QUICK, "--report", str(tmp_path)]) == 0
     wanted = {r["wanted"] for r in Evidence.load(tmp_path).records}
     assert wanted == {"cat", "red"} and not wanted & set(EVERYDAY) - {"cat"}
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_clip_judges_a_general_model(family, tmp_path, capsys):
+    """A random CLIP does not see the concept, so the Edit is undecided and not saved; the report says who looked."""
+    model, clip = tiny.write(family, tmp_path / family), tiny.write_clip(tmp_path / "clip")
+    words = ["erase", str(model), "--concept", "cat", "--instead", "dog", "--clip", str(clip), "--far", "red", *QUICK]
+    words += ["--prompt", "a {}", "--near", "do", "--out", str(tmp_path / "e.safetensors")]
+    assert main([*words, "--report", str(tmp_path / "report")]) == 7
+    assert "concept seen before" in capsys.readouterr().err
+    resolved = Evidence.load(tmp_path / "report").header.resolved
+    assert resolved["clip"] == str(clip) and resolved["prompts"] == ["a {}"]
+    assert {"cat", "dog", "red", "do"} <= set(resolved["labels"])
+    assert main([*words, "--accept-undecided", "--json"]) == 0
+    forgotten = json.loads(capsys.readouterr().out)["figures"]["forgotten"]
+    assert forgotten["n"] + forgotten["undecided"] == 20

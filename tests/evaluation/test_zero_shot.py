@@ -22,28 +22,8 @@ LABELS = ("cat", "dog", "red")
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 px, 8 px patches, widths of 16, embeddings of 8. Read only."""
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
-
-    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
-    tokenizer = tiny.tokenizer()
-    vocab = len(tokenizer.get_vocab())
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    marks = {"bos_token_id": vocab - 2, "eos_token_id": vocab - 1, "pad_token_id": vocab - 1}
-    torch.manual_seed(0)
-    model = CLIPModel(
-        CLIPConfig(
-            text_config=CLIPTextConfig(
-                vocab_size=vocab, max_position_embeddings=tiny.TOKENS, **shape, **marks
-            ).to_dict(),
-            vision_config=CLIPVisionConfig(image_size=16, patch_size=8, **shape).to_dict(),
-            projection_dim=8,
-        )
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
+    """Read only."""
+    return tiny.write_clip(tmp_path_factory.mktemp("clip") / "tiny-clip")
 
 
 @pytest.fixture
@@ -216,7 +196,7 @@ class TestReal:
     [
         (["cat"], "needs two labels to choose from"),
         (["Cat", "dog", " cat "], "'Cat' and ' cat ' are one and the same to CLIP; name it once"),
-        (["cat", "x" * 20], r"makes \d+ tokens and this CLIP reads 16; shorten it"),
+        (["cat", "x" * 90], r"makes \d+ tokens and this CLIP reads 77; shorten it"),
     ],
 )
 def test_labels_that_clip_cannot_choose_from_are_refused(clip, labels, message):

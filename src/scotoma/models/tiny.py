@@ -217,3 +217,23 @@ def label_unet(folder: Path, *, seed: int = 0, classes: int = 10) -> Path:
 
 
 TINY: dict[str, Callable[..., Path]] = {"label-unet": label_unet, "sd1": sd1, "sd2": sd2, "sdxl": sdxl}
+
+
+def write_clip(folder: str | Path, *, seed: int = 0) -> Path:
+    """A random CLIPModel folder, for `--clip`: 16 px, patches of 8, widths of 16, embeddings of 8, 77 tokens."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+    folder, words = Path(folder), tokenizer()
+    words.model_max_length = 77  # CLIP's
+    vocab = len(words.get_vocab())
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    marks = {"bos_token_id": vocab - 2, "eos_token_id": vocab - 1, "pad_token_id": vocab - 1}
+    text = CLIPTextConfig(vocab_size=vocab, max_position_embeddings=77, **shape, **marks)
+    vision = CLIPVisionConfig(image_size=16, patch_size=8, **shape)
+    torch.manual_seed(seed)
+    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8))
+    with quiet():
+        model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
