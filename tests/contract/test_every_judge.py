@@ -27,8 +27,8 @@ def judge(stem: str):
     return data, load_judge(data, which)
 
 
-def test_the_emoji_have_a_judge():
-    assert "emoji_a" in JUDGES and "emoji" in NAMES
+def test_the_emoji_have_both_judges():
+    assert {"emoji_a", "emoji_b"} <= set(JUDGES) and "emoji" in NAMES
 
 
 @pytest.mark.parametrize("stem", JUDGES)

@@ -16,7 +16,6 @@ from scotoma.models.sample import sample
 from scotoma.records import Evidence
 
 SHIPPED = [name for name in zoo_names() if name.startswith("emoji")]
-pytestmark = pytest.mark.skipif("emoji" not in SHIPPED, reason="zoo:emoji is not trained yet (scripts/zoo)")
 
 
 def test_what_ships():
