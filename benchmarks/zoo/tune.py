@@ -9,7 +9,6 @@ near, 96 far.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import os
@@ -20,9 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import recording
+from run import near_names
 
 from scotoma import api
-from scotoma.erasure.uce import UCEConfig, run
+from scotoma.erasure import uce
 from scotoma.evaluation.figures import five_figures
 from scotoma.evaluation.task import Size
 from scotoma.evaluation.zoo_task import TEMPLATES, frozen
@@ -33,7 +33,8 @@ FIRST_SEED = 2_000_000
 GRID = {
     "tokens": ("last", "all"),
     "templates": (("{}",), TEMPLATES),
-    "lam": (0.5, 0.05, 0.005),
+    "lam": (0.5, 0.05),
+    "preserve": ("nothing", "near"),
 }
 
 
@@ -50,22 +51,24 @@ def main() -> None:
     cache = HERE.parents[1] / "build/benchmarks/zoo-tuning"
     rows = []
     for choice in itertools.product(*GRID.values()):
-        config = UCEConfig(**dict(zip(GRID, choice, strict=True)))
+        chosen = dict(zip(GRID, choice, strict=True))
+        preserve = chosen.pop("preserve") == "near"
         scores: dict[str, dict[str, float | None]] = {}
         for i, task in enumerate(frozen()["tuning"]):
             look = api.Look(
                 judge="a", size=Size(48, 48, 96), first_seed=FIRST_SEED + 1000 * i, steps=10, folder=cache / "pictures"
             )
             concepts, alternatives = api.named(model, task["concept"], task["instead"])
-            edit = run(model, concepts, alternatives, config)
+            kept = near_names([c.name for c in concepts]) if preserve else ()
+            edit = uce.run(model, concepts, alternatives, uce.UCEConfig(**chosen, preserve=kept))
             seen = api.examine(model, edit, task["concept"], task["instead"], look=look).comparison
             assert seen.pairs is not None
             found = five_figures(seen.pairs, seen.task.concepts, seen.task.alternatives, seen.reference)
-            kept = ("forgotten", "redirected", "off_manifold", "retained_near_drop", "retained_far_drop")
-            scores[task["task"]] = {name: found[name].value for name in kept} | {"score": score(found)}
+            names = ("forgotten", "redirected", "off_manifold", "retained_near_drop", "retained_far_drop")
+            scores[task["task"]] = {name: found[name].value for name in names} | {"score": score(found)}
         mean = sum(s["score"] or 0.0 for s in scores.values()) / len(scores)
         rows.append({"settings": dict(zip(GRID, choice, strict=True)), "score": mean, "tasks": scores})
-        print(f"{mean:.3f} {dataclasses.asdict(config)}", file=sys.stderr, flush=True)
+        print(f"{mean:.3f} {choice}", file=sys.stderr, flush=True)
     rows.sort(key=lambda row: -row["score"])
     write_text(HERE / "results/tuning.json", json.dumps({**begun, "judge": "emoji A", "rows": rows}, indent=1) + "\n")
 
