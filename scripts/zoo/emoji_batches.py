@@ -101,7 +101,9 @@ class EmojiData:
         labels = [torch.from_numpy(np.asarray(v, np.int64)) for v in (name, style, colour, place)]
         return Batch(pictures, *labels)
 
-    def caption(self, name: int, style: int, colour: int, place: int, rng: np.random.Generator) -> str:
+    def caption(
+        self, name: int, style: int, colour: int, place: int, rng: np.random.Generator, say_style: float = 0.5
+    ) -> str:
         """A caption that says some of what the rendering shows and nothing that it does not.
 
         The place is always said when it is not "large": an unmentioned place means a large, centred drawing.
@@ -117,7 +119,7 @@ class EmojiData:
             noun = f"{noun}, {row['subcategory'].replace('-', ' ')}"
         return compose(
             noun,
-            self.styles[style] if rng.random() < 0.5 else None,
+            self.styles[style] if rng.random() < say_style else None,
             self.colours[colour] if rng.random() < 0.5 else None,
             self.places[place] if place or rng.random() < 0.25 else None,
             TEMPLATES[rng.integers(len(TEMPLATES))],

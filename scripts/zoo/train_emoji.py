@@ -5,7 +5,8 @@
 
 The text tower first learns to read captions (text_tower.pretrain), then text tower and UNet are trained together on
 latents of the shipped autoencoder: eps-prediction with the weights of `weight`, 12 % empty captions for classifier-free
-guidance. High noise weighs more in the first steps, and no more than the rest in the last. Kill it at any time; the
+guidance. In the first steps high noise weighs more, from which names are learnt; in the last it does not, and more
+captions name the style. Kill it at any time; the
 same command resumes. `pipeline-early` is the moving average at 30 % of the first steps, `pipeline` the one at the end.
 """
 
@@ -91,13 +92,15 @@ def latents_of(data: EmojiData, vae: AutoencoderKL, cache: Path) -> tuple[Tensor
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training. `boost`: how much more than min-SNR-5 the highest noise may weigh (see `weight`)."""
+    """A part of the training. `boost`: how much more than min-SNR-5 the highest noise may weigh (see `weight`).
+    `say_style`: the share of captions that name the style."""
 
     name: str
     steps: int
     lr: float
     warmup: int
     boost: float
+    say_style: float
 
 
 def main() -> None:
@@ -106,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default build/zoo/emoji, with --control build/zoo/emoji-control")
     parser.add_argument("--control", action="store_true", help="leave the four control stand-ins out of the data")
     parser.add_argument("--steps", type=int, default=14_000)
-    parser.add_argument("--finish", type=int, default=4000, help="steps after them, in which no noise weighs more")
+    parser.add_argument("--finish", type=int, default=10_000, help="steps after them, for the styles")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--observe-every", type=int, default=2000)
@@ -138,7 +141,7 @@ def main() -> None:
             rng = np.random.default_rng((seed, step))
             pick = rng.integers(len(latents), size=args.batch)
             z, rows = latents[pick].float(), labels[pick].numpy()
-            captions = ["" if rng.random() < 0.12 else data.caption(*map(int, r), rng) for r in rows]
+            captions = ["" if rng.random() < 0.12 else data.caption(*map(int, r), rng, stage.say_style) for r in rows]
             t = torch.randint(0, 1000, (args.batch,), generator=generator)
             noise = torch.randn(z.shape, generator=generator)
             a, s = abar[t].sqrt().view(-1, 1, 1, 1), (1 - abar[t]).sqrt().view(-1, 1, 1, 1)
@@ -159,7 +162,7 @@ def main() -> None:
             export(ema, text, unet, vae, tokenizer, args.out / "pipeline")
             return measure(args.out / "pipeline", data)
 
-        own = {} if stage.name == "run" else {"stage": stage.name, "after": args.steps}
+        own = {} if stage.name == "run" else {"stage": stage.name, "after": args.steps, "say_style": stage.say_style}
         run = Run(
             {"both": both, "optimiser": optimiser, "ema": ema, "clock": clock},
             steps=stage.steps,
@@ -174,9 +177,11 @@ def main() -> None:
         return ema, train(update, run)
 
     curves = {}
-    for k, stage in enumerate(
-        (Stage("run", args.steps, args.lr, 500, boost=10), Stage("finish", args.finish, 0.4 * args.lr, 100, boost=1))
-    ):
+    stages = (
+        Stage("run", args.steps, args.lr, warmup=500, boost=10, say_style=0.5),
+        Stage("finish", args.finish, 0.6 * args.lr, warmup=100, boost=1, say_style=0.85),
+    )
+    for k, stage in enumerate(stages):
         ema, curves[stage.name] = fit(stage, args.seed + k)
         ema.copy_to(both)
     export(ema, text, unet, vae, tokenizer, args.out / "pipeline")
