@@ -3,7 +3,7 @@
     python scripts/zoo/measure_references.py --source build/zoo
 
 Writes `evaluation/judges/DATA_X_reference.safetensors` (at most 5,000 rows in fp16, mean, covariance, the 99th
-percentile of the nearest distance) and, for the emoji and judge A, `models/zoo/near.json`: for each name its
+percentile of the nearest distance; for Fashion-MNIST the class of each row) and, for the emoji and judge A, `models/zoo/near.json`: for each name its
 subcategory's other names and the ten nearest names. Run after the judges are trained and before any erasure.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from emoji_batches import EmojiData
-from fashion_batches import FashionData
+from fashion_batches import CLASSES, FashionData
 from torch.nn import functional as F
 
 from scotoma.evaluation.judges import Judge, load_judge
@@ -32,16 +32,16 @@ def as_uint8(pictures: torch.Tensor) -> np.ndarray:
     return ((pictures + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
-def real_pictures(data: EmojiData | FashionData, n: int, seed: int) -> np.ndarray:
-    """uint8 pictures: random allowed renderings, or Fashion-MNIST test pictures."""
+def real_pictures(data: EmojiData | FashionData, n: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    """uint8 pictures and, for Fashion-MNIST, their classes: random allowed renderings, or test pictures."""
     rng = np.random.default_rng(seed)
     if isinstance(data, EmojiData):
         batch = data.draw(n, rng)
-        return as_uint8(batch.pictures)
-    batch = data.test()
-    pick = np.random.default_rng(0).permutation(len(batch.name))
+        return as_uint8(batch.pictures), []
+    test = data.test()
+    pick = np.random.default_rng(0).permutation(len(test.name))
     pick = pick[:n] if seed == 0 else pick[-n:]  # rows and others do not overlap: 5,000 and 2,000 of 10,000
-    return as_uint8(batch.pictures[pick])
+    return as_uint8(test.pictures[pick]), [CLASSES[i] for i in test.name[pick]]
 
 
 def near_sets(data: EmojiData, judge: Judge, count: int = 10) -> dict[str, dict]:
@@ -87,9 +87,10 @@ def main() -> None:
                 continue
             data = make(args.source)
             judge = load_judge(name, which)
-            features = judge(real_pictures(data, args.rows, seed=0)).features
-            others = judge(real_pictures(data, 2000, seed=1)).features
-            reference = Reference.of(features, others)
+            pictures, labels = real_pictures(data, args.rows, seed=0)
+            features = judge(pictures).features
+            others = judge(real_pictures(data, 2000, seed=1)[0]).features
+            reference = Reference.of(features, others, labels)
             reference.save(PACKAGE / f"evaluation/judges/{name}_{which}_reference.safetensors")
             print(f"{name} judge {which}: threshold {reference.threshold:.3f}, {len(features)} rows")
             if isinstance(data, EmojiData) and which == "a":

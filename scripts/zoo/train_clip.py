@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from clock import Clock
 from emoji_batches import TEMPLATES, Batch, EmojiData, compose
 from text_tower import text_config, train_tokenizer
 from torch import Tensor
@@ -33,7 +32,7 @@ from train_classifiers import blur
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from scotoma.detectors.image import zoo_clip
-from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
+from scotoma.erasure.training import EMA, Clock, Run, log_to_stderr, train, warm_cosine
 from scotoma.errors import DataError
 from scotoma.models.model import quiet
 from scotoma.records import write_text
@@ -190,7 +189,7 @@ def fit(
     curve = train(update, run)
     summary = {
         "curve": curve,
-        "minutes": round(clock.state_dict()["seconds"] / 60, 1),
+        "minutes": round(clock.seconds / 60, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "recipe": f"scripts/zoo/train_clip.py, {steps} steps of {batch}, learning rate {lr}, seed {seed}",
     }

@@ -2,12 +2,12 @@
 
     python scripts/zoo/train_emoji.py                # out: build/zoo/emoji
     python scripts/zoo/train_emoji.py --control      # out: build/zoo/emoji-control
+    python scripts/zoo/train_emoji.py --after FOLDER # only the last steps, from a `pipeline` of the first ones
 
 The text tower first learns to read captions (text_tower.pretrain), then text tower and UNet are trained together on
 latents of the shipped autoencoder: eps-prediction with the weights of `weight`, 12 % empty captions for classifier-free
 guidance. In the first steps high noise weighs more, from which names are learnt; in the last it does not, and more
-captions name the style. Kill it at any time; the
-same command resumes. `pipeline-early` is the moving average at 30 % of the first steps, `pipeline` the one at the end.
+captions name the style. Kill it at any time; the same command resumes. `pipeline-early` is the moving average at 30 % of the first steps, `pipeline` the one at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clock import Clock
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from emoji_batches import EmojiData
 from safetensors import safe_open
@@ -30,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
+from scotoma.erasure.training import EMA, Clock, Run, log_to_stderr, train, warm_cosine
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.zoo_task import compose
 from scotoma.models.hashing import hash_tensors
@@ -110,6 +109,7 @@ def main() -> None:
     parser.add_argument("--control", action="store_true", help="leave the four control stand-ins out of the data")
     parser.add_argument("--steps", type=int, default=14_000)
     parser.add_argument("--finish", type=int, default=10_000, help="steps after them, for the styles")
+    parser.add_argument("--after", type=Path, help="a pipeline folder that the first steps made; they are not repeated")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--observe-every", type=int, default=2000)
@@ -122,14 +122,20 @@ def main() -> None:
     data = EmojiData(args.source, without=tuple(frozen["control"]) if args.control else ())
     vae = AutoencoderKL.from_pretrained(AUTOENCODER, torch_dtype=torch.float32).eval()
     latents, labels = latents_of(data, vae, args.out / "latents.safetensors")
-    tokenizer = train_tokenizer(EmojiData(args.source), args.out / "tokenizer")
     torch.manual_seed(args.seed)
-    text = CLIPTextModel(text_config(tokenizer))
-    if not any((args.out / "run").glob("*.safetensors")):
-        print(f"text tower: right names {pretrain(text, tokenizer, data, seed=args.seed):.3f}", flush=True)
-    torch.manual_seed(args.seed)
-    unet = UNet2DConditionModel(**UNET)
+    if args.after:
+        tokenizer = CLIPTokenizer.from_pretrained(args.after, subfolder="tokenizer")
+        text = CLIPTextModel.from_pretrained(args.after, subfolder="text_encoder", torch_dtype=torch.float32).train()
+        unet = UNet2DConditionModel.from_pretrained(args.after, subfolder="unet", torch_dtype=torch.float32).train()
+    else:
+        tokenizer = train_tokenizer(EmojiData(args.source), args.out / "tokenizer")
+        text = CLIPTextModel(text_config(tokenizer))
+        if not any((args.out / "run").glob("*.safetensors")):
+            print(f"text tower: right names {pretrain(text, tokenizer, data, seed=args.seed):.3f}", flush=True)
+        torch.manual_seed(args.seed)
+        unet = UNet2DConditionModel(**UNET)
     both = torch.nn.ModuleDict({"text": text, "unet": unet})
+    start = hash_tensors(both.state_dict()) if args.after else args.steps
     abar = DDPMScheduler(**SCHEDULE).alphas_cumprod
     clock = Clock()
 
@@ -162,7 +168,7 @@ def main() -> None:
             export(ema, text, unet, vae, tokenizer, args.out / "pipeline")
             return measure(args.out / "pipeline", data)
 
-        own = {} if stage.name == "run" else {"stage": stage.name, "after": args.steps, "say_style": stage.say_style}
+        own = {} if stage.name == "run" else {"stage": stage.name, "after": start, "say_style": stage.say_style}
         run = Run(
             {"both": both, "optimiser": optimiser, "ema": ema, "clock": clock},
             steps=stage.steps,
@@ -182,10 +188,12 @@ def main() -> None:
         Stage("finish", args.finish, 0.6 * args.lr, warmup=100, boost=1, say_style=0.85),
     )
     for k, stage in enumerate(stages):
+        if args.after and stage.name == "run":
+            continue
         ema, curves[stage.name] = fit(stage, args.seed + k)
         ema.copy_to(both)
     export(ema, text, unet, vae, tokenizer, args.out / "pipeline")
-    minutes = clock.state_dict()["seconds"] / 60
+    minutes = clock.seconds / 60
     write_text(args.out / "figures.json", json.dumps({"curves": curves, "minutes": round(minutes, 1)}) + "\n")
 
 

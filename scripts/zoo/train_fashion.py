@@ -23,13 +23,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from clock import Clock
 from diffusers import DDPMScheduler, UNet2DModel
 from fashion_batches import CLASSES, FashionBatch, FashionData
 from torch import Tensor
 from torch.nn import functional as F
 
-from scotoma.erasure.training import EMA, Run, log_to_stderr, train, warm_cosine
+from scotoma.erasure.training import EMA, Clock, Run, log_to_stderr, train, warm_cosine
 from scotoma.errors import DataError
 from scotoma.evaluation.judges import Judge, load_judge
 from scotoma.models.denoiser import Schedule
@@ -149,7 +148,7 @@ def fit(
     export(ema, unet_config, out / "pipeline")
     summary = {
         "curve": curve,
-        "minutes": round(clock.state_dict()["seconds"] / 60, 1),
+        "minutes": round(clock.seconds / 60, 1),
         "parameters": sum(p.numel() for p in unet.parameters()),
         "recipe": f"scripts/zoo/train_fashion.py, {steps} steps of {batch}, learning rate {lr}, seed {seed}",
     }

@@ -9,20 +9,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import scotoma
 from scotoma.bounds import check_concepts, check_text
+from scotoma.detectors.image import zoo_names
 from scotoma.erasure import METHODS, Method
 from scotoma.erasure import method as find_method
 from scotoma.erasure.chain import read_chain
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.stacking import stack, state_of
 from scotoma.errors import UndecidedError, UsageError, unknown_name
+from scotoma.evaluation.along import in_many_steps, observer
 from scotoma.evaluation.compare import Comparison, Judge, compare
 from scotoma.evaluation.look import Concepts, Look, forbidden_concepts, judged, listed, named
 from scotoma.evaluation.self_check import NOBODY, Check, Limits, SelfCheck, self_check
@@ -30,10 +34,12 @@ from scotoma.evaluation.task import Size, Task
 from scotoma.models import load as models_load
 from scotoma.models.model import Model
 from scotoma.models.sample import STEPS
+from scotoma.models.student import as_multistep
 from scotoma.records import Concept, Evidence, RunHeader, git_state
 
 # First seeds, so far apart that the self-check and a report share no picture.
-SELF_CHECK_SEED, EVALUATE_SEED = 0, 1_000_000
+SELF_CHECK_SEED, EVALUATE_SEED, CURVE_SEED = 0, 1_000_000, 500_000
+CURVE_SIZE = Size(50, 60, 140)
 LOOK, LIMITS = Look(), Limits()
 
 
@@ -147,13 +153,15 @@ def carry_out(
     accept_undecided: bool = True,
     look: Look = LOOK,
     folder: Path | None = None,
+    trained: Callable[[], None] | None = None,
     command: str = "scotoma.erase",
     given: Mapping[str, Any] | None = None,
 ) -> Erasure:
     """`erase` without its last step: whether the self-check passed is for the caller to ask (`check.require`).
 
-    `folder` is where methods that train keep their checkpoints; `command` and `given` go into the Evidence. Where nobody
-    can judge and that is not accepted, it stops before any work.
+    `folder` is where methods that train keep their checkpoints; `trained` is called when there is an Edit, before
+    anything is drawn with it; `command` and `given` go into the Evidence. Where nobody can judge and that is not
+    accepted, it stops before any work.
     """
     look = look.filled("a", Size(), SELF_CHECK_SEED)
     concepts, alternatives = named(model, concept, instead)
@@ -168,7 +176,17 @@ def carry_out(
     task, judge, unseen = judged(model, concepts, alternatives, look, [c.name for c in forbidden])
     if judge is None and not accept_undecided:
         raise UndecidedError(f"{NOBODY}, or accept an Edit that nobody judged with --accept-undecided")
-    edit = chosen.run(model, concepts, alternatives, config, seed=seed, folder=folder)
+    edit = chosen.run(
+        model,
+        concepts,
+        alternatives,
+        config,
+        seed=seed,
+        folder=folder,
+        **(_seen_by(model, concepts, alternatives, config, look, judge) if chosen.trains else {}),
+    )
+    if trained is not None:
+        trained()
     edited = edit.apply(model)
     how = {"method": method, "seed": seed, "settings": edit.header["config"], "forbidden": [c.name for c in forbidden]}
     seen = _examine(model, edited, [edit], task, judge, unseen, look, command, given, how)
@@ -193,6 +211,10 @@ def carry_out(
         "self_check": check.as_dict(),
         **{name: dataclasses.asdict(f) for name, f in pictures.figures.items()},
     }
+    if edit.header["student"] and judge is not None:
+        guidances = sorted({1.0, model.guidance})
+        many = in_many_steps(as_multistep(edited, model), task, judge, guidances)
+        figures["forgotten_in_many_steps"] = {name: dataclasses.asdict(f) for name, f in many.items()}
     final = edit.with_figures({**edit.header["figures"], **figures})
     header = seen.evidence.header
     header = dataclasses.replace(header, hashes={**header.hashes, "edit 1": final.id})
@@ -294,6 +316,28 @@ def _examine(
     }
     header = RunHeader(command, given or resolved, resolved, hashes, scotoma.__version__, commit, dirty, started)
     return Examination(seen, Evidence(header, seen.figures, seen.concepts, seen.records()))
+
+
+def _seen_by(
+    model: Model,
+    concepts: Sequence[Concept],
+    alternatives: Sequence[str],
+    config: Any,
+    look: Look,
+    judge: Judge | None,
+) -> dict[str, Any]:
+    """What a method that trains is handed: judge A's view of a small fixed sample for its curve, and the classifier of
+    the zoo where its settings ask for one."""
+    out: dict[str, Any] = {}
+    if judge is not None:
+        small = dataclasses.replace(look, size=CURVE_SIZE, first_seed=CURVE_SEED)
+        task, *_ = judged(model, concepts, alternatives, small)
+        out["observe"] = observer(task, judge)
+    if getattr(config, "alternative", "") == "classifier" and "data" in model.defaults:
+        names = zoo_names.load(model.defaults["data"])
+        order = torch.tensor([names.labels.index(label) for label in model.labels])
+        out["classify"] = lambda pictures: names.logits(pictures.expand(-1, 3, -1, -1))[:, order]
+    return out
 
 
 def _method(name: str, model: Model) -> Method:

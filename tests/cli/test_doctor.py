@@ -48,7 +48,7 @@ def test_doctor_tells_what_is_there(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["packages"]["torch"] != "missing"
     assert found["zoo"]["autoencoder"].startswith("ships")
-    assert found["presets"]["uce"] == "--config uce"
+    assert found["presets"]["erase/uce"] == "--config erase/uce"
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for rows in found.values() for name in rows)

@@ -274,7 +274,7 @@ def test_a_file_that_is_not_there_lists_the_presets(tmp_path):
     assert message.startswith(
         f"--config {missing} cannot be read (No such file or directory); give a file, or a preset"
     )
-    assert "uce" in message.rpartition("preset: ")[2].split(", ")
+    assert "erase/uce" in message.rpartition("preset: ")[2].split(", ")
     assert refused("--config", str(tmp_path)).startswith(f"--config {tmp_path} cannot be read (Is a directory)")
 
 

@@ -15,7 +15,7 @@ from scotoma.evaluation.judges.judge import FOLDER
 
 JUDGES = sorted(p.stem for p in FOLDER.glob("*_[ab].safetensors"))
 NAMES = [name for name, file in zoo_names.AVAILABLE.items() if (zoo_names.FOLDER / file).exists()]
-SIDE = {"emoji": 32, "fashion": 28, "fashion-mnist": 28}
+SIDE = {"emoji": 32, "fashion": 28}
 
 
 def pictures(data: str, n: int = 6) -> np.ndarray:

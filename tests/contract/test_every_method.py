@@ -14,6 +14,8 @@ from scotoma.models.layers import select
 from scotoma.records import Concept
 
 ROWS = [(name, family) for name, m in METHODS.items() for family in m.families]
+# Methods that train, as short as they can be; the others as they are.
+SHORT: dict[str, dict] = {"sfd": {"iterations": 2, "kept": 2, "forgotten": 1}}
 CONCEPTS = {"text": ("cat", "dog"), "labels": ("class 1", "class 2")}
 
 
@@ -21,7 +23,11 @@ def made(models, method, family, seed=0):
     model = models[family]
     concept, instead = CONCEPTS[model.family.conditioning]
     m = METHODS[method]
-    return model, m.run(model, [Concept(concept)], [instead], m.config(), seed=seed)
+    return model, m.run(model, [Concept(concept)], [instead], m.config(**SHORT.get(method, {})), seed=seed)
+
+
+def test_every_method_that_trains_is_short_here():
+    assert set(SHORT) == {name for name, m in METHODS.items() if m.trains}
 
 
 @pytest.fixture(scope="module")

@@ -44,4 +44,4 @@ def test_unknown_names_and_missing_weights_are_named(classifier):
     with pytest.raises(UsageError, match="unknown name classifier"):
         zoo_names.load("photos")
     with pytest.raises(DataError, match="is not installed with this package"):
-        zoo_names.load("fashion-mnist")
+        zoo_names.load("fashion")

@@ -41,7 +41,18 @@ def test_it_draws_the_names_it_is_asked_for():
 def test_the_main_job(tmp_path, capsys):
     """Erase, self-check by judge A, report by judge B on other seeds, apply, verify: small and with few steps."""
     edit, report = tmp_path / "dagger.safetensors", tmp_path / "report"
-    words = ["erase", "zoo:emoji", "--concept", "dagger", "--instead", "pencil", "--out", str(edit), "--config", "uce"]
+    words = [
+        "erase",
+        "zoo:emoji",
+        "--concept",
+        "dagger",
+        "--instead",
+        "pencil",
+        "--out",
+        str(edit),
+        "--config",
+        "erase/uce",
+    ]
     assert main([*words, "--report", str(report), "--pictures", "20", "--steps", "10", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["self_check"]["passed"] is True

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from scotoma.cli import looking, source
 from scotoma.cli.options import settings
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", default="uce", help="how (default uce)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method")
+    parser.add_argument("--minutes", type=float, metavar="N", help="of training, for methods that train")
+    parser.add_argument("--keep", choices=["student", "score"], help="sfd: what the Edit makes of the model")
     parser.add_argument("--seed", type=int, default=0, help="of the method (default 0)")
     parser.add_argument(
         "--forbid",
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             f"--out is a file that ends in .safetensors, not {out}; give {out.with_suffix('.safetensors')}"
         )
     looking.check_folder(args.report)
-    config = settings(method(args.method).config, args.set)
+    config = settings(method(args.method).config, _with_shorthands(args))
     pictures = args.report / "pictures" if args.report else None
     look = looking.look(args, judge="a", first_seed=api.SELF_CHECK_SEED, folder=pictures)
     model = source.load(args.model, args)
@@ -79,11 +82,13 @@ def run(args: argparse.Namespace) -> int:
             accept_undecided=args.accept_undecided,
             look=dataclasses.replace(look, progress=told),
             folder=args.report / "training" if args.report else None,
+            trained=_others_leave,
             command=args.command,
             given=looking.given(args),
         )
     what = f"{', '.join(args.concept)} from {model.name}"
     words = {"command": args.command, "credits": model.defaults.get("credits", ()), "blurred": args.blur}
+    words["edit"] = done.edit
     if done.check.passed is False or (done.check.passed is None and not args.accept_undecided):
         if args.report:
             title = f"Self-check of erasing {what}"
@@ -113,6 +118,27 @@ def run(args: argparse.Namespace) -> int:
     if page:
         print(page)
     return 0
+
+
+def _with_shorthands(args: argparse.Namespace) -> Any:
+    """The settings with --minutes and --keep among them. Raises UsageError where the method has no such setting."""
+    from scotoma.erasure import method
+    from scotoma.errors import UsageError
+
+    known = {f.name for f in dataclasses.fields(method(args.method).config)}
+    given = {name: getattr(args, name) for name in ("minutes", "keep") if getattr(args, name) is not None}
+    for name in given:
+        if name not in known:
+            raise UsageError(f"--{name} is no setting of {args.method}; leave it out, or choose --method sfd")
+    return {**args.set, **given}
+
+
+def _others_leave() -> None:
+    """Under `accelerate launch` all processes train, and the first alone looks at the result and writes it."""
+    from scotoma.erasure.training import Processes
+
+    if Processes.launched().rank:
+        sys.exit(0)
 
 
 def _file_name(concepts: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scotoma.api import Examination
+    from scotoma.erasure.edit import Edit
     from scotoma.evaluation.look import Look
     from scotoma.evaluation.self_check import SelfCheck
 
@@ -91,9 +92,17 @@ def write(
     credits: Sequence[str],
     check: SelfCheck | None = None,
     blurred: bool = False,
+    edit: Edit | None = None,
 ) -> Path:
-    """evidence.jsonl, figures.json and report.html in `folder`; returns the report's path."""
+    """evidence.jsonl, figures.json and report.html in `folder`; returns the report's path.
+
+    `edit` is the one that was just made, whose training is shown.
+    """
+    from scotoma.records import Figure
     from scotoma.report import ErasePictures, erase_report, write_report
+
+    recorded = edit.header["figures"] if edit else {}
+    many_steps = recorded.get("forgotten_in_many_steps", {})
 
     comparison = seen.comparison
     task, pairs = comparison.task, comparison.pairs
@@ -122,6 +131,8 @@ def write(
         blurred=blurred,
         labels=task.concepts,
         embedded=None if max(comparison.before.shape[1:3]) <= SMALL else EMBEDDED,
+        curve=recorded.get("curve", ()),
+        many_steps={name: Figure(**figure) for name, figure in many_steps.items()},
     )
     write_report(folder / "report.html", report)
     return folder / "report.html"

@@ -191,7 +191,7 @@ def _merged(name: str, from_file: Mapping[str, Any], given: Mapping[str, Any], s
 
 
 def presets() -> dict[str, Path]:
-    """Shipped files by name: `uce` is configs/uce.yaml."""
+    """Shipped files by name: `erase/uce` is configs/erase/uce.yaml."""
     return {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in sorted(CONFIGS.rglob("*.yaml"))}
 
 

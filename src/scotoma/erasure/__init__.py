@@ -14,7 +14,8 @@ from scotoma.errors import unknown_name
 class Method:
     """A method by the place of its code, which is imported when it is first used.
 
-    `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers.
+    `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers. One
+    that `trains` calls `observe` along the way, and may be handed a classifier as `classify`.
     """
 
     summary: str  # one sentence: what it changes and how
@@ -22,6 +23,7 @@ class Method:
     config_name: str
     families: tuple[str, ...]
     layers: str  # group of models.layers that it edits
+    trains: bool = False
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -45,6 +47,14 @@ METHODS: dict[str, Method] = {
         config_name="UCEConfig",
         families=("sd1", "sd2", "sdxl"),
         layers="xattn-kv",
+    ),
+    "sfd": Method(
+        summary="Trains a one-call student that has forgotten, from conditions alone; minutes on a small model.",
+        module="sfd",
+        config_name="SFDConfig",
+        families=("label-unet",),
+        layers="full",
+        trains=True,
     ),
 }
 

@@ -19,7 +19,8 @@ from PIL import Image
 from scotoma.errors import DataError, UsageError
 from scotoma.evaluation.task import Ask
 from scotoma.models.model import Model
-from scotoma.models.sample import STEPS, one_step, sample
+from scotoma.models.sample import STEPS, sample
+from scotoma.models.student import one_step
 
 Progress = Callable[[int, int], None]
 

@@ -84,7 +84,7 @@ def five_figures(
         chosen = [r for r, role in zip(right, pairs.role, strict=True) if role == name]
         out[f"retained_{name}"] = _rate(chosen, "no such prompt")
     kept = np.array([role in ("near", "far") for role in pairs.role], bool)
-    return out | quality(pairs, kept, reference)
+    return out | quality(pairs, kept, reference and reference.without(concepts))
 
 
 def off_manifold(pairs: Pairs, reference: Reference | None) -> Figure:
@@ -107,6 +107,8 @@ def drop(pairs: Pairs, role: str) -> Figure:
 
 def quality(pairs: Pairs, kept: np.ndarray, reference: Reference | None) -> dict[str, Figure]:
     """KID and feature FID of kept prompts against real pictures, before and after, and the same-seed distance.
+
+    The real pictures are those of what is kept, where the reference knows which they are.
 
     FID and KID have no interval here: they are one number over the whole set; the unedited model's stands beside.
     The same-seed distance is Euclidean, in judge features, as a share of the off-manifold threshold.

@@ -7,13 +7,15 @@ beside them and are not comparable with published FID or KID, which use Inceptio
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from scotoma.errors import DataError
 
@@ -21,20 +23,36 @@ from scotoma.errors import DataError
 @dataclass(frozen=True)
 class Reference:
     """What a judge sees in real pictures: `rows` M D, their `mean` D and `cov` D D, and `threshold`, the 99th
-    percentile of the distance from real pictures that are not among the rows to the nearest row."""
+    percentile of the distance from real pictures that are not among the rows to the nearest row.
+
+    `labels` names what each row shows; empty where that is not known, as it is not for 300 emoji.
+    """
 
     rows: np.ndarray
     mean: np.ndarray
     cov: np.ndarray
     threshold: float
+    labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, rows: np.ndarray, others: np.ndarray) -> Reference:
+    def of(cls, rows: np.ndarray, others: np.ndarray, labels: Sequence[str] = ()) -> Reference:
         """From features of real pictures; `others` (at least 100) only set the threshold."""
         if len(others) < 100:
             raise ValueError(f"the 99th percentile needs at least 100 other pictures, got {len(others)}")
         mean, cov = moments(rows)
-        return cls(rows.astype(np.float32), mean, cov, float(np.quantile(nearest(others, rows), 0.99)))
+        threshold = float(np.quantile(nearest(others, rows), 0.99))
+        return cls(rows.astype(np.float32), mean, cov, threshold, tuple(labels))
+
+    def without(self, labels: Sequence[str]) -> Reference:
+        """The real pictures of everything else, to compare kept pictures with; all of them where no row has a label.
+
+        The threshold stays: what is off the manifold is off that of all real pictures.
+        """
+        keep = np.array([label not in labels for label in self.labels], bool)
+        if keep.all():
+            return self
+        rows = self.rows[keep]
+        return Reference(rows, *moments(rows), self.threshold, tuple(np.array(self.labels)[keep]))
 
     @cached_property
     def sha256(self) -> str:
@@ -56,6 +74,7 @@ class Reference:
                 "threshold": np.array([self.threshold], np.float32),
             },
             partial,
+            metadata={"labels": json.dumps(self.labels)} if self.labels else None,
         )
         partial.rename(path)
 
@@ -63,10 +82,12 @@ class Reference:
     def load(cls, path: Path) -> Reference:
         """Raises DataError where the file is missing or is not a reference."""
         try:
-            t = load_file(path)
+            with safe_open(path, "np") as f:
+                t = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
+                labels = json.loads((f.metadata() or {}).get("labels", "[]"))
             rows, mean, cov = (t[k].astype(np.float32) for k in ("rows", "mean", "cov"))
-            return cls(rows, mean.astype(np.float64), cov.astype(np.float64), float(t["threshold"][0]))
-        except (OSError, KeyError, SafetensorError) as e:
+            return cls(rows, mean.astype(np.float64), cov.astype(np.float64), float(t["threshold"][0]), tuple(labels))
+        except (OSError, KeyError, ValueError, SafetensorError) as e:
             raise DataError(f"reference features {path.name} cannot be read ({e}); reinstall scotoma") from e
 
 

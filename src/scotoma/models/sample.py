@@ -17,6 +17,7 @@ from scotoma.bounds import check_text
 from scotoma.errors import ModelError, UsageError, unknown_name
 from scotoma.models.denoiser import Cond
 from scotoma.models.model import Model
+from scotoma.models.student import one_step
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
 STEPS = 25
@@ -26,17 +27,6 @@ def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> tuple[Te
     """Standard normal noise (N C H W) float32 on the CPU, row i from seeds[i] alone, and each row's generator."""
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     return torch.stack([torch.randn(shape, generator=g) for g in generators]), generators
-
-
-def one_step(scheduler: Any) -> bool:
-    """Whether this is the scheduler of a one-call student: Euler, trailing, with betas of its own that end at the
-    student's noise level. It is used as it is, with one step and no guidance, unless the caller says otherwise."""
-    config = scheduler.config
-    return (
-        type(scheduler).__name__ == "EulerDiscreteScheduler"
-        and config.get("timestep_spacing") == "trailing"
-        and config.get("trained_betas") is not None
-    )
 
 
 def _dpm(model: Model) -> Any:
@@ -99,7 +89,8 @@ def sample_latents(
     Args:
         prompts: N texts, or N class numbers or names.
         seeds: N integers; the noise of picture i comes from seeds[i] alone.
-        guidance: w of classifier-free guidance; None: the model's default; 1.0: no second pass.
+        guidance: w of classifier-free guidance; None: the model's default; 1.0: no second pass, and the only value for
+            a one-call student.
         steps: at least 1; None: 25, or 1 for a one-call student.
         batch_size: pictures at once; with guidance the network sees twice as many.
         progress: called with (pictures done, pictures in all) after every batch.
@@ -142,6 +133,11 @@ def _batches(
     student = one_step(model.scheduler)
     steps = steps if steps is not None else (1 if student else STEPS)
     guidance = guidance if guidance is not None else (1.0 if student else model.guidance)
+    if student and guidance != 1.0:
+        raise UsageError(
+            f"{model.name} draws in one call and cannot be guided: its condition of no prompt was never trained, and "
+            f"what was erased may still be drawn from it; leave guidance out"
+        )
     scheduler = scheduler or ("own" if student else "dpm")
     if scheduler not in SCHEDULERS:
         raise unknown_name("scheduler", scheduler, SCHEDULERS)

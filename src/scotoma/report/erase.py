@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -150,6 +151,8 @@ def erase_report(
     blurred: bool = False,
     labels: Sequence[str] = (),
     embedded: int | None = None,
+    curve: Sequence[Mapping[str, float]] = (),
+    many_steps: Mapping[str, Figure] = MappingProxyType({}),
 ) -> str:
     """The whole report as one HTML page. Same arguments, same bytes.
 
@@ -165,6 +168,9 @@ def erase_report(
 
     `embedded` is how many pairs of a group are put into the page, those that are marked first; None: all.
 
+    `curve` is what was seen along a training: rows with `seconds` or `step`, shares `forgotten`, `redirected`, `retained`,
+    and `fid`. `many_steps` is how much a one-call student has forgotten when it is sampled in many steps.
+
     `self_check` is {"passed": bool | None, "reason": str, "checks": [{"name", "passed", "detail"}]}; all keys may be
     missing. The verdict shown is the worst of them, and undecided where nothing says that it passed.
     """
@@ -179,6 +185,8 @@ def erase_report(
         "checks": checks,
         "sections": _figure_sections(evidence.figures, concept, instead),
         "intervals": _interval_names([*evidence.figures.values(), *evidence.concepts.values()]),
+        "curves": _curves(curve),
+        "many_steps": _many_steps(many_steps),
         "concepts": _concept_sections(evidence),
         "concept_count": len(evidence.concepts),
         "concepts_undecided": sum(page.undecided(f) is not None for f in evidence.concepts.values()),
@@ -272,6 +280,35 @@ def _figure_sections(figures: Mapping[str, Figure], concept: str, instead: str) 
     if other:
         sections.append(Section("Other figures of this evidence, as recorded", other))
     return sections
+
+
+def _curves(curve: Sequence[Mapping[str, float]]) -> list[Markup]:
+    """The shares along a training, and the FID, over seconds where they were recorded."""
+    if len(curve) < 2:
+        return []
+    over = "seconds" if all("seconds" in row for row in curve) else "step"
+    xs = [row[over] for row in curve]
+    plotted = []
+    for names, label in ((("forgotten", "redirected", "retained"), "percent"), (("fid",), "feature FID")):
+        factor = 100.0 if label == "percent" else 1.0
+        series = [
+            plots.Series(name, xs, [factor * row[name] if name in row else None for row in curve])
+            for name in names
+            if any(name in row for row in curve)
+        ]
+        if series:
+            last = ", ".join(f"{s.name} {s.y[-1]:.3g}" for s in series if s.y[-1] is not None)
+            read = f"{label} over {over}, {len(curve)} points; at the end {last}"
+            x_label = "seconds of training" if over == "seconds" else "steps of training"
+            plotted.append(plots.line_curve(series, x_label=x_label, y_label=label, summary=read))
+    return plotted
+
+
+def _many_steps(figures: Mapping[str, Figure]) -> list[Section]:
+    if not figures:
+        return []
+    rows = [_row(f, _Kind(name, "forgotten", "share"), plots.SHARES) for name, f in figures.items()]
+    return [Section("", rows, plots.axis(plots.SHARES))]
 
 
 def _scale(figures: Sequence[Figure | None], units: set[Unit]) -> plots.Scale | None:

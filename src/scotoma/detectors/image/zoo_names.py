@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from scotoma.errors import DataError, unknown_name
 
 FOLDER = Path(__file__).parent
-AVAILABLE = {"emoji": "zoo_names_emoji.safetensors", "fashion-mnist": "zoo_names_fashion.safetensors"}
+AVAILABLE = {"emoji": "zoo_names_emoji.safetensors", "fashion": "zoo_names_fashion.safetensors"}
 
 
 class Stage(nn.Module):

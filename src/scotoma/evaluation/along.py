@@ -1,0 +1,73 @@
+"""What a judge sees of one model alone: along a training (`observer`), and of a one-call student that is sampled in many
+steps (`in_many_steps`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from scotoma.evaluation.compare import Judge
+from scotoma.evaluation.draw import draw
+from scotoma.evaluation.reference import fid, moments
+from scotoma.evaluation.task import Task
+from scotoma.models.model import Model
+from scotoma.models.sample import sample
+from scotoma.records import Figure
+from scotoma.statistics import clopper_pearson
+
+MANY_STEPS = (5, 25, 50)
+
+
+def observer(task: Task, judge: Judge, *, steps: int = 10) -> Callable[[int, Model], dict[str, float]]:
+    """A function that draws `task` with a model and gives the shares forgotten, redirected (with an alternative) and
+    retained, and the feature FID of what is kept: small samples, so for a curve and not for a report.
+
+    A model of many steps is drawn with `steps`. Pictures that the judge cannot decide are left out; a share of none is
+    left out too.
+    """
+    heads = [a.head for a in task.asks]
+    kept = np.array([a.role != "forget" for a in task.asks])
+    reference = judge.reference and judge.reference.without(task.concepts)
+
+    def observe(step: int, model: Model) -> dict[str, float]:
+        seen = judge.sees(draw(model, task.asks, steps=steps), heads)
+        rows = [(a, label) for a, label in zip(task.asks, seen.labels, strict=True) if label is not None]
+        asked = [(a, label) for a, label in rows if a.role == "forget"]
+        shares = {
+            "forgotten": [label not in task.concepts for _, label in asked],
+            "redirected": [label == a.becomes for a, label in asked if a.becomes],
+            "retained": [label == a.wanted for a, label in rows if a.role != "forget"],
+        }
+        out = {name: float(np.mean(hits)) for name, hits in shares.items() if hits}
+        if reference is not None:
+            out["fid"] = fid(moments(seen.features[kept]), (reference.mean, reference.cov))
+        return out
+
+    return observe
+
+
+def in_many_steps(
+    student: Model, task: Task, judge: Judge, guidances: Sequence[float] = (1.0,), steps: Sequence[int] = MANY_STEPS
+) -> Mapping[str, Figure]:
+    """Forgotten, for a student whose scheduler was swapped for one of many steps (`models.student.as_multistep`): the
+    weights were trained for one call, and may still draw the concept in several. "w = 1, 25 steps" to the figure."""
+    asks = [a for a in task.asks if a.role == "forget"]
+    out = {}
+    for guidance in guidances:
+        for count in steps:
+            pictures = sample(
+                student,
+                [a.prompt for a in asks],  # type: ignore[arg-type]
+                [a.seed for a in asks],
+                guidance=guidance,
+                steps=count,
+                scheduler="ddim",
+            )
+            labels = [label for label in judge.sees(pictures, [a.head for a in asks]).labels if label is not None]
+            gone = sum(label not in task.concepts for label in labels)
+            low, high = clopper_pearson(gone, len(labels)) if labels else (None, None)
+            out[f"w = {guidance:g}, {count} steps"] = Figure(
+                gone / len(labels) if labels else None, len(labels), low, high, undecided=len(asks) - len(labels)
+            )
+    return out
