@@ -48,6 +48,14 @@ METHODS: dict[str, Method] = {
         families=("sd1", "sd2", "sdxl"),
         layers="xattn-kv",
     ),
+    "esd": Method(
+        summary="Trains the concept's prediction to point away from it; a baseline, minutes on a small model.",
+        module="esd",
+        config_name="ESDConfig",
+        families=("label-unet",),
+        layers="full",
+        trains=True,
+    ),
     "sfd": Method(
         summary="Trains a one-call student that has forgotten, from conditions alone; minutes on a small model.",
         module="sfd",
