@@ -334,10 +334,14 @@ def _seen_by(
         task, *_ = judged(model, concepts, alternatives, small)
         out["observe"] = observer(task, judge)
     if getattr(config, "alternative", "") == "classifier" and "data" in model.defaults:
-        names = zoo_names.load(model.defaults["data"])
-        order = torch.tensor([names.labels.index(label) for label in model.labels])
-        out["classify"] = lambda pictures: names.logits(pictures.expand(-1, 3, -1, -1))[:, order]
+        out["classify"] = name_classifier(model, zoo_names.load(model.defaults["data"]))
     return out
+
+
+def name_classifier(model: Model, names: zoo_names.NameClassifier) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Pictures N C H W in [-1, 1] to logits (N, classes) in the order of the model's labels."""
+    order = torch.tensor([names.labels.index(label) for label in model.labels])
+    return lambda pictures: names.logits(pictures.expand(-1, 3, -1, -1))[:, order]
 
 
 def _method(name: str, model: Model) -> Method:

@@ -1,0 +1,127 @@
+"""What the table compares: one erasure each, kept under build/benchmarks/sfd, so that a killed run goes on.
+
+An arm is a name and a function that makes an edited model and the seconds it took. `Made.model` is ready to be sampled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baselines import gradient_ascent, relabelled
+
+from scotoma import api
+from scotoma.detectors.image import zoo_names
+from scotoma.erasure import esd, sfd
+from scotoma.erasure.edit import Edit
+from scotoma.evaluation.along import observer
+from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.task import Size
+from scotoma.evaluation.zoo_task import zoo_task
+from scotoma.models.load import load
+from scotoma.models.model import Model
+from scotoma.models.student import one_step
+from scotoma.records import Concept, write_text
+
+CURVE_SEED = 4_500_000
+
+
+@dataclass(frozen=True)
+class Made:
+    """`calls` to the network for each picture; `curve` as the training observed it with judge A."""
+
+    model: Model
+    seconds: float
+    calls: int
+    curve: list[dict[str, float]]
+    figures: Mapping[str, Any]
+
+
+def by_sfd(
+    model: Model, concept: str, instead: str, seed: int, cache: Path, config: sfd.SFDConfig, *, curve: bool = True
+) -> Made:
+    """SFD as the package runs it; the seconds are those of the training, points of the curve included."""
+
+    def run(folder: Path) -> Edit:
+        return sfd.run(
+            model,
+            [Concept(concept)],
+            [instead],
+            config,
+            seed=seed,
+            observe=watch(model, concept, instead) if curve else None,
+            classify=names_of(model) if config.alternative == "classifier" else None,
+            folder=folder,
+        )
+
+    return _kept(run, model, ["sfd", concept, instead, seed, dataclasses.asdict(config)], cache)
+
+
+def by_esd(model: Model, concept: str, instead: str, seed: int, cache: Path, config: esd.ESDConfig) -> Made:
+    def run(folder: Path) -> Edit:
+        look = watch(model, concept, instead)
+        return esd.run(model, [Concept(concept)], [instead], config, seed=seed, observe=look, folder=folder / "esd")
+
+    return _kept(run, model, ["esd", concept, seed, dataclasses.asdict(config)], cache)
+
+
+def by_gradient_ascent(model: Model, concept: str, instead: str, seed: int, iterations: int) -> Made:
+    return _timed(lambda: gradient_ascent(model, concept, instead, iterations=iterations, seed=seed))
+
+
+def by_relabelling(model: Model, concept: str, instead: str, seed: int, iterations: int) -> Made:
+    return _timed(lambda: relabelled(model, concept, instead, iterations=iterations, seed=seed))
+
+
+def retrained(folder: Path) -> Made | None:
+    """The model trained anew without the class, if scripts/zoo/train_fashion.py --without CLASS was run."""
+    if not (folder / "figures.json").exists():
+        return None
+    minutes = json.loads((folder / "figures.json").read_text())["minutes"]
+    return Made(load(folder / "pipeline"), 60.0 * minutes, 25, [], {})
+
+
+def watch(model: Model, concept: str, instead: str) -> Callable[[int, Model], dict[str, float]]:
+    """Judge A on 200 pictures, on seeds that nothing else uses."""
+    task = zoo_task("fashion", {concept: instead}, size=Size(50, 60, 90), first_seed=CURVE_SEED)
+    return observer(task, load_judge("fashion", "a"))
+
+
+def names_of(model: Model) -> sfd.Classify:
+    classify: sfd.Classify = api.name_classifier(model, zoo_names.load("fashion"))
+    return classify
+
+
+def _timed(make: Callable[[], Model]) -> Made:
+    start = time.perf_counter()
+    model = make()
+    return Made(model, time.perf_counter() - start, 25, [], {})
+
+
+def _kept(run: Callable[[Path], Edit], model: Model, key: list[Any], cache: Path) -> Made:
+    folder = cache / key_of([model.hash(), *key])
+    file, timing = folder / "edit.safetensors", folder / "seconds.json"
+    if not timing.exists():
+        start = time.perf_counter()
+        edit = run(folder)
+        whole = time.perf_counter() - start
+        edit.save(file)
+        curves = sorted(folder.rglob("curve.jsonl"))
+        rows = [json.loads(line) for path in curves for line in path.read_text().splitlines()]
+        # A run that was killed and resumed knows its seconds from the checkpoints' clock; another from this one.
+        seconds = max([whole, *(row["seconds"] for row in rows if "seconds" in row)])
+        write_text(timing, json.dumps({"seconds": seconds, "curve": rows, "key": key}) + "\n")
+    told = json.loads(timing.read_text())
+    edit = Edit.load(file)
+    edited = edit.apply(model)
+    return Made(edited, told["seconds"], 1 if one_step(edited.scheduler) else 25, told["curve"], edit.header["figures"])
+
+
+def key_of(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,0 +1,263 @@
+"""SFD on zoo:fashion-mnist: what is forgotten, what it costs, how fast; beside baselines and ablations.
+
+    python benchmarks/sfd/run.py                 # the core table; needs a quiet machine at its start, for the timings
+    python benchmarks/sfd/run.py --busy          # the same without timings
+    python benchmarks/sfd/run.py --full          # every pair and five seeds
+
+Erasures and pictures are kept under build/benchmarks/sfd: a killed run goes on. Judge B judges; pairs and seeds are used
+by no tuning (tune.py uses the tuning pairs of frozen.json and judge A).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import arms
+import recording
+import timing
+
+from scotoma import api
+from scotoma.erasure.esd import ESDConfig
+from scotoma.erasure.sfd import SFDConfig
+from scotoma.evaluation.draw import draw
+from scotoma.evaluation.figures import PAIRED, Seen
+from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.reference import fid, moments
+from scotoma.evaluation.task import Ask
+from scotoma.evaluation.zoo_task import frozen
+from scotoma.models.model import Model
+from scotoma.models.sample import sample
+from scotoma.models.student import as_multistep, as_student, scheduler_config
+from scotoma.records import Figure, write_text
+from scotoma.statistics import paired_difference
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / "build/benchmarks/sfd"
+FIRST_SEED = 5_000_000
+STEPS = (5, 25, 50)  # of a student that is sampled in many steps after all
+FORGET, KEPT = 750, 334  # pictures of the forgotten class, and of each kept one
+CONFIG = SFDConfig()  # chosen by tune.py: results/tuning.json
+
+
+@dataclass(frozen=True)
+class Task:
+    """`instead` is empty for the mixture of the kept classes."""
+
+    concept: str
+    instead: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.concept}_{self.instead or 'mixture'}".replace(" ", "-")
+
+    def asks(self) -> list[Ask]:
+        """The forgotten class, then every kept one in turn; the same seeds for every model."""
+        kept = [c for c in frozen()["fashion"]["classes"] if c != self.concept]
+        rows = [(self.concept, "forget")] * FORGET + [(c, "far") for c in kept for _ in range(KEPT)]
+        return [Ask(c, FIRST_SEED + i, role, c, becomes=self.instead) for i, (c, role) in enumerate(rows)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What judge B saw of one model for one task: hits as N bool, and the FID of what is kept."""
+
+    gone: np.ndarray
+    redirected: np.ndarray
+    right: np.ndarray
+    fid: float
+
+
+def measure(model: Model, task: Task, guidance: float = 1.0) -> Measured:
+    asks = task.asks()
+    judge = load_judge("fashion", "b")
+    seen: Seen = judge.sees(
+        draw(model, asks, guidance=guidance, batch_size=128, folder=CACHE / "pictures", progress=tell),
+        ["name"] * len(asks),
+    )
+    forget = np.array([a.role == "forget" for a in asks])
+    labels = np.array(seen.labels)
+    reference = judge.reference
+    assert reference is not None
+    real = reference.without([task.concept])
+    return Measured(
+        labels[forget] != task.concept,
+        labels[forget] == task.instead,
+        labels[~forget] == np.array([a.wanted for a in asks])[~forget],
+        fid(moments(seen.features[~forget]), (real.mean, real.cov)),
+    )
+
+
+def many_steps(student: Model, base: Model, task: Task, guidance: float, steps: int, count: int = FORGET) -> np.ndarray:
+    """Count bool: judge B no longer sees the class, the student sampled in `steps` steps."""
+    prompts, seeds = [task.concept] * count, [FIRST_SEED + 50_000 + i for i in range(count)]
+    many = as_multistep(student, base)
+    pictures = sample(many, prompts, seeds, guidance=guidance, steps=steps, scheduler="ddim", batch_size=128)
+    return np.array(load_judge("fashion", "b").sees(pictures, ["name"] * count).labels) != task.concept
+
+
+def tell(done: int, total: int) -> None:
+    print(f"\r{done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def share(hits: Sequence[np.ndarray]) -> Figure:
+    whole = np.concatenate(list(hits))
+    return recording.rate(int(whole.sum()), len(whole))
+
+
+def drop(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Figure:
+    """Share right before minus after, pairs of the same seeds."""
+    d = paired_difference(np.concatenate(list(before)).tolist(), np.concatenate(list(after)).tolist())
+    return Figure(d.value, d.n, d.low, d.high, interval=PAIRED)
+
+
+def ratio(values: Sequence[float], others: Sequence[float]) -> Figure:
+    """Of two means of FIDs, with n pictures behind each; FID has no interval here."""
+    return Figure(statistics.mean(values) / statistics.mean(others), 9 * KEPT * len(values), interval="none")
+
+
+def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str, Figure]:
+    """SFD against the same run with forget weight 0 and against the teacher, pooled over tasks and seeds."""
+    figures: dict[str, Figure] = {}
+    found: list[tuple[Task, Measured, Measured, Measured]] = []
+    seconds: list[float] = []
+    multi: dict[int, list[np.ndarray]] = {n: [] for n in STEPS}
+    guided: dict[int, list[np.ndarray]] = {n: [] for n in STEPS}
+    plain = dataclasses.replace(CONFIG, forget_weight=0.0, forget_weight_score=0.0)
+    for task in tasks:
+        teacher = measure(model, task)
+        figures[f"{task.label}_teacher_forgotten"] = share([teacher.gone])
+        figures[f"{task.label}_teacher_retained"] = share([teacher.right])
+        figures[f"{task.label}_teacher_fid"] = Figure(teacher.fid, 9 * KEPT, interval="none")
+        for seed in seeds:
+            made = arms.by_sfd(model, task.concept, task.instead, seed, CACHE, CONFIG)
+            reference = arms.by_sfd(model, task.concept, task.instead, seed, CACHE, plain)
+            after, before = measure(made.model, task), measure(reference.model, task)
+            found.append((task, after, before, teacher))
+            seconds.append(made.seconds)
+            for count in STEPS:
+                multi[count].append(many_steps(made.model, model, task, 1.0, count))
+                guided[count].append(many_steps(made.model, model, task, model.guidance, count, 250))
+            name = f"{task.label}_seed{seed}"
+            figures |= rows(name, after) | {f"{name}_seconds": recording.number(made.seconds)}
+            figures[f"{name}_retained_drop"] = drop([before.right], [after.right])
+            figures |= {f"{name}_reference_{k}": f for k, f in rows("", before).items() if k in ("retained", "fid")}
+    with_alternative = [f for f in found if f[0].instead]
+    figures["fashion_forgotten"] = share([a.gone for _, a, _, _ in found])
+    figures["fashion_redirected"] = share([a.redirected for _, a, _, _ in with_alternative])
+    figures["fashion_retained_drop"] = drop([b.right for _, _, b, _ in found], [a.right for _, a, _, _ in found])
+    figures["fashion_fid_ratio_unforgotten"] = ratio([a.fid for _, a, _, _ in found], [b.fid for _, _, b, _ in found])
+    figures["fashion_fid_ratio_teacher"] = ratio([a.fid for _, a, _, _ in found], [t.fid for *_, t in found])
+    figures["fashion_minutes"] = recording.number(max(seconds) / 60)
+    figures["fashion_forgotten_worst"] = min((share([a.gone]) for _, a, _, _ in found), key=lambda f: f.value or 0)
+    figures["fashion_redirected_worst"] = min(
+        (share([a.redirected]) for _, a, _, _ in with_alternative), key=lambda f: f.value or 0
+    )
+    figures["fashion_retained_drop_worst"] = max(
+        (drop([b.right], [a.right]) for _, a, b, _ in found), key=lambda f: f.value or 0
+    )
+    for count in STEPS:
+        figures[f"multistep_{count}_forgotten"] = share(multi[count])
+        figures[f"multistep_{count}_guided_forgotten"] = share(guided[count])
+    figures["multistep_forgotten"] = min((share(multi[n]) for n in STEPS), key=lambda f: f.value or 0)
+    figures["multistep_forgotten_worst"] = min(
+        (share([h]) for n in STEPS for h in multi[n]), key=lambda f: f.value or 0
+    )
+    return figures
+
+
+def rows(name: str, seen: Measured) -> dict[str, Figure]:
+    prefix = f"{name}_" if name else ""
+    return {
+        f"{prefix}forgotten": share([seen.gone]),
+        f"{prefix}redirected": share([seen.redirected]),
+        f"{prefix}retained": share([seen.right]),
+        f"{prefix}fid": Figure(seen.fid, 9 * KEPT, interval="none"),
+    }
+
+
+def table(task: Task, model: Model) -> dict[str, Figure]:
+    """One pair, one seed: baselines of many steps, and SFD with one thing changed at a time."""
+    concept, instead = task.concept, task.instead
+    made: dict[str, arms.Made | None] = {
+        "keep_score": arms.by_sfd(model, concept, instead, 0, CACHE, dataclasses.replace(CONFIG, keep="score")),
+        "esd": arms.by_esd(model, concept, instead, 0, CACHE, ESDConfig()),
+        "gradient_ascent": arms.by_gradient_ascent(model, concept, instead, 0, 300),
+        "relabelled": arms.by_relabelling(model, concept, instead, 0, 300),
+        "retrained": arms.retrained(HERE.parents[1] / f"build/zoo/fashion-mnist-without-{concept}"),
+    }
+    for name, changes in ABLATIONS.items():
+        config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
+        made[name] = arms.by_sfd(model, concept, instead, 0, CACHE, config)
+    figures: dict[str, Figure] = {}
+    for name, one in made.items():
+        if one is None:
+            print(f"{name}: not trained, left out", file=sys.stderr)
+            continue
+        figures |= rows(f"{name}", measure(one.model, task))
+        figures[f"{name}_seconds"] = recording.number(one.seconds)
+        figures[f"{name}_calls"] = recording.number(one.calls)
+    t_init = model.denoiser().schedule.t_for_sigma(CONFIG.sigma_init)
+    one_call = as_student(model, scheduler_config(model.scheduler, t_init))
+    return figures | rows("teacher_one_call", measure(one_call, task))
+
+
+ABLATIONS: Mapping[str, dict[str, object]] = {
+    "as_it_is": {},
+    "two_stages": {"stages": 2, "distil_iterations": CONFIG.iterations},
+    "alpha_0": {"alpha": 0.0},
+    "alpha_1.2": {"alpha": 1.2},
+    "weight_0": {"forget_weight": 0.0, "forget_weight_score": 0.0},
+    "weight_0.01": {"forget_weight": 0.01, "forget_weight_score": 0.01},
+    "weight_1": {"forget_weight": 1.0, "forget_weight_score": 1.0},
+    "mixture": {"alternative": "mixture"},
+    "classifier": {"alternative": "classifier"},
+    "diff_instruct": {"gradient": "diff_instruct"},
+    "share_samples": {"share": "samples"},
+    "share_score_first": {"share": "score_first"},
+    "share_nothing": {"share": "nothing"},
+    "no_other_times": {"other_times": 0.0},
+}
+
+
+def speed(task: Task, model: Model) -> dict[str, Figure]:
+    found = timing.per_iteration(model, task.concept, task.instead, CONFIG)
+    floor = found["ours_operations"] / found["matrix_rate"]
+    return {
+        "speedup_equal_settings": recording.number(found["plain_seconds"] / found["ours_seconds"]),
+        "time_over_floor": recording.number(found["ours_seconds"] / floor),
+        **{name: recording.number(value) for name, value in found.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--busy", action="store_true", help="leave the timings out, which need a quiet machine")
+    parser.add_argument("--full", action="store_true", help="every reporting pair and the mixture, five seeds")
+    args = parser.parse_args()
+    begun = recording.begin(HERE, f"{os.cpu_count()} cores")
+    if not args.busy:
+        recording.require_quiet()
+    model = api.load("zoo:fashion-mnist")
+    pairs = [Task(p["concept"], p["instead"]) for p in frozen()["fashion"]["reporting"]]
+    tasks = [*pairs, Task(pairs[2].concept, "")] if args.full else [*pairs[:2], Task(pairs[2].concept, "")]
+    figures = {} if args.busy else speed(pairs[0], model)
+    figures |= core(tasks, range(5 if args.full else 2), model) | table(pairs[0], model)
+    curves = {path.parent.name: json.loads(path.read_text()) for path in sorted(CACHE.glob("*/seconds.json"))}
+    write_text(HERE / "results/curves.json", json.dumps(curves) + "\n")
+    recording.write(HERE, begun, figures)
+
+
+if __name__ == "__main__":
+    main()
