@@ -113,3 +113,19 @@ def test_a_clip_judges_a_general_model(family, tmp_path, capsys):
     assert main([*words, "--accept-undecided", "--json"]) == 0
     forgotten = json.loads(capsys.readouterr().out)["figures"]["forgotten"]
     assert forgotten["n"] + forgotten["undecided"] == 20
+
+
+def test_a_method_that_trains(tmp_path, capsys):
+    """--minutes and --keep are settings of sfd; the report of a student says so, and its Edit makes a folder."""
+    model = tiny.write("label-unet", tmp_path / "model")
+    out = tmp_path / "edit.safetensors"
+    words = ["erase", str(model), "--concept", "class 1", "--instead", "class 2", "--method", "sfd"]
+    words += ["--set", "kept=4", "--set", "forgotten=2", "--accept-undecided", "--out", str(out)]
+    assert main([*words, *QUICK, "--minutes", "0.001", "--report", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report/training/forget/curve.jsonl").exists()
+    capsys.readouterr()
+    assert main(["inspect", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["student"] and said["configurations"] == ["scheduler"]
+    assert main(["erase", str(model), "--concept", "class 1", "--method", "esd", "--minutes", "1"]) == 2
+    assert "--minutes is no setting of esd" in capsys.readouterr().err

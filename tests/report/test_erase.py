@@ -318,3 +318,21 @@ def test_a_picture_of_the_wrong_kind_is_refused():
         pair("other")
     with pytest.raises(ValueError, match=r"after must be a uint8 picture \(H, W, 3\), not float64 \(4, 4, 3\)"):
         ErasePictures("far", "x", 0, picture(0), np.zeros((4, 4, 3)), None, None)
+
+
+def test_the_curve_of_a_training_and_a_student_in_many_steps():
+    curve = [{"step": 50 * i, "forgotten": i / 4, "retained": 0.9, "fid": 9.0 - i} for i in range(1, 5)]
+    many = {"w = 1, 25 steps": Figure(0.9, 200, 0.85, 0.94), "w = 2, 25 steps": Figure(None, 0, undecided=3, note="x")}
+    page = Page(report(curve=curve, many_steps=many))
+    curves = [a for a in page.all("svg") if a.get("class") == "curve"]
+    assert [a["aria-label"] for a in curves] == [
+        "percent over step, 4 points; at the end forgotten 100, retained 90",
+        "feature FID over step, 4 points; at the end fid 5",
+    ]
+    assert "If it is sampled in many steps after all" in page.text and "w = 1, 25 steps" in page.text
+    assert "90.0" in page.text
+
+
+def test_without_a_training_there_is_no_curve():
+    page = Page(report())
+    assert "Along the training" not in page.text and "many steps after all" not in page.text
