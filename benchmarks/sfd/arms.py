@@ -1,4 +1,5 @@
-"""What the table compares: one erasure each, kept under build/benchmarks/sfd, so that a killed run goes on.
+"""What the table compares: one erasure each. SFD and ESD are kept under build/benchmarks/sfd, so that a killed run goes
+on; code that changed makes them anew.
 
 An arm is a name and a function that makes an edited model and the seconds it took. `Made.model` is ready to be sampled.
 """
@@ -105,7 +106,9 @@ def _timed(make: Callable[[], Model]) -> Made:
 
 
 def _kept(run: Callable[[Path], Edit], model: Model, key: list[Any], cache: Path) -> Made:
-    folder = cache / key_of([model.hash(), *key])
+    sources = sorted(Path(sfd.__file__).parent.glob("*.py"))
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    folder = cache / key_of([model.hash(), code, *key])
     file, timing = folder / "edit.safetensors", folder / "seconds.json"
     if not timing.exists():
         start = time.perf_counter()
@@ -114,7 +117,7 @@ def _kept(run: Callable[[Path], Edit], model: Model, key: list[Any], cache: Path
         edit.save(file)
         curves = sorted(folder.rglob("curve.jsonl"))
         rows = [json.loads(line) for path in curves for line in path.read_text().splitlines()]
-        # A run that was killed and resumed knows its seconds from the checkpoints' clock; another from this one.
+        # A run that was killed and resumed knows its seconds from the clock in its checkpoints.
         seconds = max([whole, *(row["seconds"] for row in rows if "seconds" in row)])
         write_text(timing, json.dumps({"seconds": seconds, "curve": rows, "key": key}) + "\n")
     told = json.loads(timing.read_text())

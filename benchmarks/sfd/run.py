@@ -199,7 +199,8 @@ def table(task: Task, model: Model) -> dict[str, Figure]:
     }
     for name, changes in ABLATIONS.items():
         config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
-        made[name] = arms.by_sfd(model, concept, instead, 0, CACHE, config)
+        into = instead if config.alternative == "given" else ""
+        made[name] = arms.by_sfd(model, concept, into, 0, CACHE, config)
     figures: dict[str, Figure] = {}
     for name, one in made.items():
         if one is None:
@@ -254,6 +255,8 @@ def main() -> None:
     tasks = [*pairs, Task(pairs[2].concept, "")] if args.full else [*pairs[:2], Task(pairs[2].concept, "")]
     figures = {} if args.busy else speed(pairs[0], model)
     figures |= core(tasks, range(5 if args.full else 2), model) | table(pairs[0], model)
+    if args.busy:
+        figures = {name: f for name, f in figures.items() if not name.endswith(("seconds", "minutes"))}
     curves = {path.parent.name: json.loads(path.read_text()) for path in sorted(CACHE.glob("*/seconds.json"))}
     write_text(HERE / "results/curves.json", json.dumps(curves) + "\n")
     recording.write(HERE, begun, figures)

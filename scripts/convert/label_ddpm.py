@@ -65,6 +65,9 @@ def convert(state: Mapping[str, Tensor], size: int, dropout: float = 0.1) -> UNe
         raise ModelError(
             f"the checkpoint has no tensor {e}; only the network named in this script's help is known"
         ) from e
+    except RuntimeError as e:  # what torch raises where shapes differ
+        why = str(e).splitlines()[-1].strip()
+        raise ModelError(f"the checkpoint does not fit the network in this script's help ({why})") from e
 
 
 def _convert(state: Mapping[str, Tensor], size: int, dropout: float) -> UNet2DModel:

@@ -29,10 +29,14 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 class FashionData:
-    def __init__(self, source: Path):
+    """`without` are classes that are never drawn for training; the test split keeps them."""
+
+    def __init__(self, source: Path, without: tuple[str, ...] = ()):
         self.names = CLASSES
         files = {p.name: p for p in (source / "fashion-mnist").rglob("*.gz")}
         self.train_x, self.train_y = (read_idx(files[f"train-{k}-ubyte.gz"]) for k in ("images-idx3", "labels-idx1"))
+        kept = ~np.isin(self.train_y, [CLASSES.index(c) for c in without])
+        self.train_x, self.train_y = self.train_x[kept], self.train_y[kept]
         self.test_x, self.test_y = (read_idx(files[f"t10k-{k}-ubyte.gz"]) for k in ("images-idx3", "labels-idx1"))
 
     def draw(self, n: int, rng: np.random.Generator) -> FashionBatch:

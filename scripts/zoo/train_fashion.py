@@ -2,6 +2,7 @@
 
     python scripts/zoo/train_fashion.py             trains into build/zoo/fashion-mnist-model
     python scripts/zoo/train_fashion.py --ship      puts the finished model into src/scotoma/models/zoo/fashion-mnist
+    python scripts/zoo/train_fashion.py --without sandal    never sees the class: the gold standard of benchmarks/sfd
 
 The 28 px pictures are rearranged 2 x 2 to 14 px with 4 channels, which a UNet of two levels (14 and 7 px) takes as they
 are. v-prediction on the cosine schedule (sigma up to 20,000, no time of zero signal), min-SNR-5 weights, 12 % of the
@@ -218,7 +219,10 @@ def ship(out: Path, package: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=Path("build/zoo"))
-    parser.add_argument("--out", type=Path, default=Path("build/zoo/fashion-mnist-model"))
+    parser.add_argument(
+        "--out", type=Path, help="default build/zoo/fashion-mnist-model, or fashion-mnist-without-CLASS"
+    )
+    parser.add_argument("--without", choices=CLASSES, help="leave a class out of the data; its label is never trained")
     parser.add_argument("--package", type=Path, default=PACKAGE, help="folder that --ship writes")
     parser.add_argument("--ship", action="store_true", help="put the finished model into the package; no training")
     parser.add_argument("--steps", type=int, default=6500)
@@ -228,6 +232,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     log_to_stderr()
+    args.out = args.out or Path("build/zoo") / (
+        f"fashion-mnist-without-{args.without}".replace(" ", "-") if args.without else "fashion-mnist-model"
+    )
     try:
         if args.ship:
             ship(args.out, args.package)
@@ -236,7 +243,7 @@ def main() -> None:
     except DataError as e:
         raise SystemExit(f"train_fashion: {e}") from e
     fit(
-        FashionData(args.source),
+        FashionData(args.source, without=(args.without,) if args.without else ()),
         args.out,
         steps=args.steps,
         batch=args.batch,

@@ -341,6 +341,7 @@ def _seen_by(
 def name_classifier(model: Model, names: zoo_names.NameClassifier) -> Callable[[torch.Tensor], torch.Tensor]:
     """Pictures N C H W in [-1, 1] to logits (N, classes) in the order of the model's labels."""
     order = torch.tensor([names.labels.index(label) for label in model.labels])
+    names.network.to(model.device)
     return lambda pictures: names.logits(pictures.expand(-1, 3, -1, -1))[:, order]
 
 

@@ -123,6 +123,9 @@ def test_a_method_that_trains(tmp_path, capsys):
     words += ["--set", "kept=4", "--set", "forgotten=2", "--accept-undecided", "--out", str(out)]
     assert main([*words, *QUICK, "--minutes", "0.001", "--report", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report/training/forget/curve.jsonl").exists()
+    again = tmp_path / "again.safetensors"
+    assert main([*words[:-1], str(again), *QUICK, "--set", "iterations=2"]) == 0
+    assert again.exists() and not again.with_suffix(".training").exists()
     capsys.readouterr()
     assert main(["inspect", str(out), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -198,6 +198,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(script, tmp_path, m
         (lambda: {"a": torch.zeros(1)}, "has no tensor 'conv_in.weight'"),
         (lambda: [1, 2, 3, 4], "does not hold a network"),
         (lambda: [{k: v for k, v in random_state().items() if k != "mid.attn_1.q.bias"}], "mid.attn_1.q.bias"),
+        (lambda: [random_state() | {"mid.attn_1.q.bias": torch.zeros(3)}], "does not fit the network .*to_q.bias"),
     ],
 )
 def test_another_checkpoint_is_named(script, tmp_path, monkeypatch, content, message):

@@ -18,7 +18,7 @@ from scotoma.erasure.conditions import Conditions, Rows, draw, label_conditions
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.sfd import SFDConfig, Updater
 from scotoma.erasure.training import EMA, Processes
-from scotoma.errors import DivergedError, StackingError, UsageError
+from scotoma.errors import CheckpointError, DivergedError, StackingError, UsageError
 from scotoma.models.denoiser import Cond, Denoiser, Schedule
 from scotoma.models.load import load
 from scotoma.models.model import Model
@@ -158,6 +158,62 @@ def test_the_scores_gradient_does_not_reach_the_teacher_or_student(model):
     sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, SMALL, also_score=False)
     assert gradient(at.score).abs().max() == 0
     assert all(p.grad is None for p in sfd.parameters(at.teacher))
+
+
+def test_diff_instruct_pulls_the_student_by_the_score_difference(model):
+    """(Q - P) / w on x, with nothing through x_t: against the same product written out."""
+    at = moved(nets(model))
+    config, drawn = dataclasses.replace(SMALL, gradient="diff_instruct", other_times=0.0), rows(model)
+    sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
+    found = gradient(at.student)
+    sfd.network(at.student).zero_grad()
+    x = at.generate(drawn.z, drawn.told)
+    x_t = at.student.schedule.noisy(x.detach(), drawn.e, drawn.t)
+    with torch.no_grad():
+        teacher, score = at.teacher(x_t, drawn.t, drawn.teacher), at.score(x_t, drawn.t, drawn.told)
+        w = (x - teacher).abs().mean((1, 2, 3)).view(-1, 1, 1, 1)
+    x.backward(drawn.weights(config.forget_weight).view(-1, 1, 1, 1) * (score - teacher) / w)
+    expected = gradient(at.student)
+    assert expected.abs().max() > 0 and torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_other_times_by_hand(model):
+    """What (4) adds: forget_weight x other_times x the mean over forgotten of |f_theta(x_t, t, c_f) - P|^2 / w."""
+    drawn, found = rows(model), []
+    for weight in (0.0, 3.0):
+        at = moved(nets(model))
+        config = dataclasses.replace(SMALL, other_times=weight, forget_weight=0.5)
+        losses = sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
+        found.append(gradient(at.student))
+    sfd.network(at.student).zero_grad()
+    gone = drawn.part(drawn.forgotten)
+    with torch.no_grad():
+        x = at.generate(drawn.z, drawn.told)[drawn.forgotten]
+        x_t = at.student.schedule.noisy(x, gone.e, gone.t)
+        teacher = at.teacher(x_t, gone.t, gone.teacher)
+    assert gone.teacher.labels.eq(2).all() and gone.told.labels.eq(1).all()
+    per_sample = (at.student(x_t, gone.t, gone.told) - teacher).square().sum((1, 2, 3)) / (x - teacher).abs().mean(
+        (1, 2, 3)
+    )
+    (0.5 * 3.0 * per_sample.mean()).backward()
+    expected = gradient(at.student)
+    assert torch.allclose(found[1] - found[0], expected, atol=1e-4 * float(expected.abs().max()))
+    assert torch.allclose(losses["other times"][drawn.forgotten], per_sample.detach(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("share", ["passes", "samples", "score_first", "nothing"])
+def test_bfloat16_takes_nearly_the_same_gradients(model, share):
+    found = []
+    for precision in ("float32", "bfloat16"):
+        at = moved(nets(model))
+        config = dataclasses.replace(SMALL, share=share, precision=precision, clip=1e9)
+        conditions = label_conditions(model, CONCEPT, INSTEAD)
+        average = EMA(sfd.network(at.student), 0.5)
+        update = Updater(at, conditions, config, 4, model.latent_shape, 0, average, Processes())
+        update(1)
+        found.append((gradient(at.student), gradient(at.score)))
+    for exact, rough in zip(*found, strict=True):
+        assert torch.nn.functional.cosine_similarity(exact, rough, dim=0) > 0.97
 
 
 def test_other_times_are_trained_for_forgotten_samples_alone(model):
@@ -340,10 +396,10 @@ def test_two_stages_keep_the_teacher_and_go_on_from_their_own_score(model, monke
     assert all(v.equal(base[k]) for k, v in seen[0].items())
     assert any(not v.equal(base[k]) for k, v in seen[1].items())
     assert all(v.equal(base[k]) for k, v in sfd.network(made[0].teacher).state_dict().items())
-    assert edit.header["figures"]["training"]["stages"] == [
-        {"iterations": 3, "student": "the model", "score": "the model"},
-        {"iterations": 4, "student": "stage 1", "score": "stage 1"},
-    ]
+    first, second = edit.header["figures"]["training"]["stages"]
+    assert [p["step"] for p in first.pop("curve")] == [2, 3]
+    assert first == {"iterations": 3, "student": "the model", "score": "the model"}
+    assert second == {"iterations": 4, "student": "stage 1", "score": "stage 1"}
 
 
 @pytest.mark.parametrize("share", ["passes", "samples", "score_first", "nothing"])
@@ -380,15 +436,17 @@ def test_a_classifier_may_choose_what_it_becomes(model):
     with pytest.raises(UsageError, match="nobody classifies"):
         sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, alternative="classifier"))
     config = dataclasses.replace(SMALL, alternative="classifier")
-    chosen = sfd.run(model, CONCEPT, INSTEAD, config, classify=lambda pictures: logits.expand(len(pictures), -1))
-    assert chosen.id != sfd.run(model, CONCEPT, INSTEAD, SMALL).id
+    with pytest.raises(UsageError, match="classifier and class 2 exclude each other"):
+        sfd.run(model, CONCEPT, INSTEAD, config, classify=lambda pictures: logits)
+    chosen = sfd.run(model, CONCEPT, [""], config, classify=lambda pictures: logits.expand(len(pictures), -1))
+    fixed = sfd.run(model, CONCEPT, ["class 6"], SMALL)
+    assert all(value.equal(fixed.tensors[name]) for name, value in chosen.tensors.items())
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"gradient": "diff_instruct"},
-        {"alternative": "mixture"},
         {"ema": 0.9},
         {"precision": "bfloat16"},
         {"other_times": 0.0},
@@ -406,6 +464,26 @@ def test_a_budget_in_minutes_becomes_iterations_that_a_resumed_run_keeps(model, 
     kept = json.loads((tmp_path / "budget.json").read_text())
     assert edit.header["config"]["iterations"] == kept["iterations"] >= 1 and edit.header["config"]["minutes"] == 0
     assert sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, minutes=0.01), folder=tmp_path).id == edit.id
+    with pytest.raises(CheckpointError, match="other minutes"):
+        sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, minutes=0.02), folder=tmp_path)
+
+
+def test_what_is_kept_is_what_is_watched(model):
+    """With keep="score" the curve is the score network's, many steps and all, and not the student's."""
+    seen = []
+
+    def observe(iteration, shown):
+        seen.append((one_step(shown.scheduler), shown.hash()))
+        return {}
+
+    edit = sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, keep="score"), observe=observe)
+    assert seen[-1] == (False, edit.apply(model).hash())
+
+
+def test_keeping_the_score_goes_on_from_the_same_training(model, tmp_path, monkeypatch):
+    sfd.run(model, CONCEPT, INSTEAD, SMALL, folder=tmp_path)
+    monkeypatch.setattr(Updater, "__call__", lambda *a: pytest.fail("it trained again"))
+    sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, keep="score"), folder=tmp_path)
 
 
 def test_it_stops_at_a_plateau(model):
@@ -452,7 +530,8 @@ from scotoma.models.load import load
 from scotoma.records import Concept
 
 folder, out, kill_at, iterations = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-config = sfd.SFDConfig(iterations=iterations, kept=4, forgotten=2, observe_every=1)
+stages = int(sys.argv[6]) if len(sys.argv) > 6 else 1
+config = sfd.SFDConfig(iterations=iterations, kept=4, forgotten=2, observe_every=1, stages=stages, distil_iterations=2)
 
 def observe(iteration, model):
     if iteration == kill_at:
@@ -473,15 +552,18 @@ def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Comp
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_killed_and_resumed_is_the_same_edit(tiny_folders, tmp_path):
+@pytest.mark.parametrize("stages", [1, 2])
+def test_killed_and_resumed_is_the_same_edit(tiny_folders, tmp_path, stages):
+    """Killed at iteration 4 of 6, of the second stage where there are two, after a checkpoint at each."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     folder, run, out = tiny_folders["label-unet"], tmp_path / "run", tmp_path / "edit.safetensors"
-    killed = start(program, folder, run, 4, 6, out)
+    killed = start(program, folder, run, 4, 6, out, stages)
     assert killed.returncode == -9 and (run / "forget/checkpoint.safetensors").exists() and not out.exists()
-    resumed = start(program, folder, run, 0, 6, out)
+    resumed = start(program, folder, run, 0, 6, out, stages)
     assert resumed.returncode == 0, resumed.stderr
-    whole = sfd.run(load(folder), CONCEPT, INSTEAD, dataclasses.replace(SMALL, iterations=6, observe_every=1), seed=3)
+    config = dataclasses.replace(SMALL, iterations=6, observe_every=1, stages=stages, distil_iterations=2)
+    whole = sfd.run(load(folder), CONCEPT, INSTEAD, config, seed=3)
     assert Edit.load(out).id == whole.id
 
 

@@ -1,8 +1,9 @@
 """Erase a concept and check what came of it. Example: scotoma erase zoo:emoji --concept dagger --instead pencil
 
 Writes an Edit file, and with --report a folder with before and after on seeds that the self-check did not use. An Edit
-that changed nothing, broke the model or leads where it must not is an error (exit code 7) and is not saved. With
---report, the same command goes on after a kill from the pictures in that folder.
+that changed nothing, broke the model or leads where it must not is an error (exit code 7) and is not saved. The same
+command goes on after a kill: a training from its checkpoint beside the Edit, and with --report from the pictures in that
+folder.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
     pictures = args.report / "pictures" if args.report else None
     look = looking.look(args, judge="a", first_seed=api.SELF_CHECK_SEED, folder=pictures)
     model = source.load(args.model, args)
+    training = None
+    if method(args.method).trains:
+        training = args.report / "training" if args.report else out.with_suffix(".training")
     with progress("self-check") as told:
         done = api.carry_out(
             model,
@@ -81,14 +86,18 @@ def run(args: argparse.Namespace) -> int:
             forbid=args.forbid,
             accept_undecided=args.accept_undecided,
             look=dataclasses.replace(look, progress=told),
-            folder=args.report / "training" if args.report else None,
+            folder=training,
             trained=_others_leave,
             command=args.command,
             given=looking.given(args),
         )
     what = f"{', '.join(args.concept)} from {model.name}"
-    words = {"command": args.command, "credits": model.defaults.get("credits", ()), "blurred": args.blur}
-    words["edit"] = done.edit
+    words: dict[str, Any] = {
+        "command": args.command,
+        "credits": model.defaults.get("credits", ()),
+        "blurred": args.blur,
+    }
+    words |= {"edit": done.edit, "curve": _curve(training)}
     if done.check.passed is False or (done.check.passed is None and not args.accept_undecided):
         if args.report:
             title = f"Self-check of erasing {what}"
@@ -96,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"the self-check's report: {failed}", file=sys.stderr)
         done.check.require(args.accept_undecided)
     done.edit.save(out)
+    if training and not args.report:
+        shutil.rmtree(training, ignore_errors=True)
     seen = done.seen
     page: Path | None = None
     if args.report:
@@ -131,6 +142,12 @@ def _with_shorthands(args: argparse.Namespace) -> Any:
         if name not in known:
             raise UsageError(f"--{name} is no setting of {args.method}; leave it out, or choose --method sfd")
     return {**args.set, **given}
+
+
+def _curve(training: Path | None) -> list[dict[str, float]]:
+    """What was seen along the training, with its seconds, of the last stage. Empty for methods that do not train."""
+    files = [] if training is None else [training / "curve.jsonl", training / "forget/curve.jsonl"]
+    return [json.loads(line) for path in files if path.exists() for line in path.read_text().splitlines()]
 
 
 def _others_leave() -> None:

@@ -93,10 +93,11 @@ def write(
     check: SelfCheck | None = None,
     blurred: bool = False,
     edit: Edit | None = None,
+    curve: Sequence[dict[str, float]] = (),
 ) -> Path:
     """evidence.jsonl, figures.json and report.html in `folder`; returns the report's path.
 
-    `edit` is the one that was just made, whose training is shown.
+    `edit` is the one that was just made, `curve` what was seen along its training.
     """
     from scotoma.records import Figure
     from scotoma.report import ErasePictures, erase_report, write_report
@@ -131,7 +132,7 @@ def write(
         blurred=blurred,
         labels=task.concepts,
         embedded=None if max(comparison.before.shape[1:3]) <= SMALL else EMBEDDED,
-        curve=recorded.get("curve", ()),
+        curve=curve,
         many_steps={name: Figure(**figure) for name, figure in many_steps.items()},
     )
     write_report(folder / "report.html", report)

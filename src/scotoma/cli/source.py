@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,14 +35,19 @@ def load(source: str, args: argparse.Namespace, *, lora: bool = True) -> Model:
     from scotoma import api
     from scotoma.errors import UsageError
 
+    device = args.device
+    if (
+        device == "cuda" and "LOCAL_RANK" in os.environ
+    ):  # a process of `accelerate launch`, each with a device of its own
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        torch.empty(0, device=args.device)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as e:
         reason = " ".join(str(e).split("\n")[0].split())
-        raise UsageError(f"the device {args.device!r} is not there ({reason}); choose another --device") from e
+        raise UsageError(f"the device {device!r} is not there ({reason}); choose another --device") from e
     return api.load(
         source,
-        device=args.device,
+        device=device,
         dtype=getattr(torch, args.dtype),
         variant=args.variant,
         lora=args.lora if lora else None,

@@ -118,11 +118,9 @@ def mix(*numbers: int) -> int:
     return h >> 1
 
 
-def label_conditions(
-    model: Model, concepts: Sequence[Concept], instead: Sequence[str], *, mixture: bool = False
-) -> Conditions:
+def label_conditions(model: Model, concepts: Sequence[Concept], instead: Sequence[str]) -> Conditions:
     """Of a label-conditional model: every class that is not forgotten is kept. A forgotten class becomes its alternative,
-    or evenly any of the kept where it has none, or for `mixture`.
+    or evenly any of the kept where it has none.
 
     Raises UsageError for a class that is unknown, an alternative that is forgotten too, or where nothing is kept.
     """
@@ -139,5 +137,5 @@ def label_conditions(
         if other in names:
             raise UsageError(f"{name} would become {other}, which is forgotten too; choose a class that is kept")
     everything = model.encode(kept)
-    becomes = tuple(model.encode([other]) if other and not mixture else everything for other in others)
+    becomes = tuple(model.encode([other]) if other else everything for other in others)
     return Conditions(everything, model.encode(names), becomes)

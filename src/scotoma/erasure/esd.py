@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from scotoma.bounds import check_concepts
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.states import States
-from scotoma.erasure.training import Run, plateau, train, warm_cosine
+from scotoma.erasure.training import Clock, Run, plateau, train, warm_cosine, without_seconds
 from scotoma.errors import UsageError
 from scotoma.models.denoiser import Cond, Denoiser
 from scotoma.models.layers import GROUPS, select
@@ -58,10 +58,10 @@ class ESDConfig:
         for name in ("iterations", "batch", "steps", "uses"):
             if getattr(self, name) < 1:
                 raise UsageError(f"esd: {name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("eta", "observe_every", "patience"):
-            if getattr(self, name) < 0:
+        for name in ("eta", "guidance", "observe_every", "patience"):
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"esd: {name} must be 0 or more, got {getattr(self, name)}")
-        if not self.lr > 0:
+        if not 0 < self.lr < float("inf"):
             raise UsageError(f"esd: lr must be above 0, got {self.lr}")
 
 
@@ -84,7 +84,7 @@ def run(
     """The Edit that pushes each concept away. `model` is not changed; `classify` is not needed.
 
     `observe(iteration, edited)` is called along the way; its figures are the Edit's curve. `folder` keeps a checkpoint;
-    the same call resumes. Raises UsageError, BoundsError, EmptyLayerGroupError, DivergedError, CheckpointError.
+    the same call resumes. In one process. Raises UsageError, BoundsError, EmptyLayerGroupError, DivergedError, CheckpointError.
     """
     check_concepts(concepts, instead)
     if not concepts:
@@ -98,14 +98,14 @@ def run(
     student = Denoiser(unet, frozen.schedule, frozen.prediction)
     optimiser = torch.optim.Adam(trained.values(), lr=config.lr)
     told = [model.encode([c.name]) for c in concepts]
-    null = model.null(1)
+    everyone, null = Cond.cat(told), model.null(1)
     states = States(
         frozen, told, null, model.latent_shape, config.batch, config.guidance, config.steps, uses=config.uses, seed=seed
     )
 
     def update(step: int, generator: torch.Generator) -> dict[str, float]:
-        x, t = states.at(step)
-        cond = Cond.cat([told[(step + i) % len(told)] for i in range(len(t))])
+        x, t, source = states.at(step)
+        cond = everyone[source]
         with torch.no_grad():
             wanted = target(frozen.eps(x, t, cond), frozen.eps(x, t, null.expand(len(t))), config.eta)
         loss = F.mse_loss(student.eps(x, t, cond), wanted)
@@ -117,13 +117,14 @@ def run(
 
     def look(iteration: int) -> Mapping[str, float]:
         edited.unet.load_state_dict(unet.state_dict())
-        return observe(iteration, edited) if observe else {}
+        return {"seconds": round(clock.seconds, 1), **(observe(iteration, edited) if observe else {})}
 
+    clock = Clock()
     settings: dict[str, Any] = {"model": model.hash(), "concepts": [c.name for c in concepts]}
     curve = train(
         update,
         Run(
-            {"unet": unet, "optimiser": optimiser},
+            {"unet": unet, "optimiser": optimiser, "clock": clock},
             steps=config.iterations,
             config=settings | dataclasses.asdict(config),
             folder=folder,
@@ -144,5 +145,5 @@ def run(
         instead=list(instead) if len(instead) == len(concepts) else list(instead) * len(concepts),
         seed=seed,
         full={f"unet.{name}": value for name, value in now.items() if not torch.equal(value, before[name])},
-        figures={"curve": curve},
+        figures={"curve": without_seconds(curve)},
     )

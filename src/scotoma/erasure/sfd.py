@@ -23,13 +23,15 @@ from 0.14 to 13. No picture enters; conditions alone do.
 One pass for both (`share="passes"`): (2) and (3) are expectations over fresh samples of the student as it is, with the
 score network as it is. Both gradients are taken at the same theta, psi, z, e and t, before either network moves; each
 remains unbiased, and only the noise of the two updates is correlated. With F the cost of a forward pass, of which a
-gradient of the input is another F and one of the weights too, an iteration costs 9 F a sample: student 1 + 2, teacher
-1 + 1, score 1 + 1 + 2; the published loop costs 11 F, and as many forgotten as kept samples.
+gradient of the input is another F and one of the weights too, (2) and (3) cost 9 F a sample: student 1 + 2, teacher
+1 + 1, score 1 + 1 + 2; in the published loop 11 F, and as many forgotten as kept samples.
 
 A student that is sampled in many steps after all would call times that were never trained. So at the times t of (2) it
 also learns, for forgotten conditions alone, what the teacher says there of c_o:
 
-    L_other = sum (f_theta(x_t, t, c_f) - P)^2 / w     x_t and P held still, weighted with `other_times`            (4)
+    L_other = sum (f_theta(x_t, t, c_f) - P)^2 / w     x_t and P held still                                         (4)
+
+added to theta's loss with weight other_times x forget_weight, mean over forgotten; 3 F more for each forgotten sample.
 
 Departures: (4); shared passes; times and classes are stratified over a batch (each sample has the same distribution,
 their sum varies less); kept classes are drawn evenly instead of with a data set's frequencies; learning rates may fall
@@ -53,16 +55,17 @@ import torch
 from torch import Tensor, nn
 
 from scotoma.bounds import check_concepts
-from scotoma.erasure.conditions import Conditions, Rows, draw, label_conditions
+from scotoma.erasure.conditions import Conditions, Rows, draw, label_conditions, mix
 from scotoma.erasure.edit import Edit
-from scotoma.erasure.training import EMA, Clock, Processes, Run, plateau, train, warm_cosine
-from scotoma.errors import UsageError
+from scotoma.erasure.training import EMA, Clock, Processes, Run, plateau, train, warm_cosine, without_seconds
+from scotoma.errors import CheckpointError, UsageError
 from scotoma.models.denoiser import Cond, Denoiser, TimeRange
 from scotoma.models.model import LabelPipeline, Model
 from scotoma.models.student import SCHEDULER, as_student, scheduler_config
 from scotoma.records import Concept, write_text
 
 Observe = Callable[[int, Model], Mapping[str, float]]
+Retold = Callable[[Rows, Tensor], Cond]  # rows and the score's pictures -> what the teacher is told
 Classify = Callable[
     [Tensor], Tensor
 ]  # pictures N C H' W' in [-1, 1] -> logits (N, classes), in the order of the labels
@@ -87,8 +90,8 @@ class SFDConfig:
     alternative: Literal["given", "mixture", "classifier"] = field(
         default="given",
         metadata={
-            "help": "given: what --instead names; mixture: the kept conditions, evenly, as also where it names nothing; "
-            "classifier: what a classifier sees in the score's picture, the forgotten left out"
+            "help": "given: what --instead names; mixture: the kept conditions, evenly, as also where --instead is left "
+            "out; classifier: what a classifier sees in the score's picture, the forgotten left out"
         },
     )
     gradient: Literal["sid", "diff_instruct"] = field(
@@ -216,7 +219,7 @@ def student_gradient(
     config: SFDConfig,
     *,
     also_score: bool,
-    retold: Callable[[Rows, Tensor], Cond] | None = None,
+    retold: Retold | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradient of (2) and (4) to the student's, and with `also_score` that of (3) at the same states to the
     score's. `x` (N C H W) is the student's, with its graph. Returns the loss of each sample (N,), detached.
@@ -247,12 +250,15 @@ def student_gradient(
         (rows.weights(config.forget_weight_score) * of_score).sum().backward(inputs=parameters(nets.score))
         losses["score"] = of_score.detach()
     x.backward(on_x)
+    if config.other_times:
+        losses["other times"] = torch.zeros_like(losses["student"])
     if config.other_times and bool(rows.forgotten.any()):
         gone = rows.part(rows.forgotten)
         says, should = nets.student(x_t.detach()[rows.forgotten], gone.t, gone.told), teacher.detach()[rows.forgotten]
         w = (x.detach()[rows.forgotten] - should).abs().mean((1, 2, 3)).clamp(min=1e-5)
         other = (says - should).square().sum((1, 2, 3)) / w
         (config.other_times * gone.weights(config.forget_weight) * other).sum().backward()
+        losses["other times"][rows.forgotten] = other.detach()
     return losses
 
 
@@ -276,7 +282,7 @@ class Updater:
     seed: int
     average: EMA
     processes: Processes
-    retold: Callable[[Rows, Tensor], Cond] | None = None
+    retold: Retold | None = None
 
     def __post_init__(self) -> None:
         config = self.config
@@ -355,15 +361,17 @@ class Updater:
     def _autocast(self) -> Any:
         if self.config.precision == "float32":
             return nullcontext()
-        return torch.autocast(parameters(self.nets.student)[0].device.type, torch.bfloat16)
+        kind = parameters(self.nets.student)[0].device.type
+        # Without its cache of casts, which would outlive an optimiser's step.
+        return torch.autocast(kind, torch.bfloat16, cache_enabled=False)
 
     def _means(self, losses: Sequence[Mapping[str, Tensor]], parts: Sequence[Rows]) -> dict[str, float]:
         forgotten = torch.cat([part.forgotten for part in parts])
         out = {}
-        for name in ("student", "score"):
+        for name in dict.fromkeys(name for row in losses for name in row):
             values = torch.cat([row[name] for row in losses if name in row])
             for which, chosen in (("kept", ~forgotten), ("forgotten", forgotten)):
-                if bool(chosen.any()):
+                if bool(chosen.any()) and (name, which) != ("other times", "kept"):
                     out[f"{name} {which}"] = float(values[chosen].mean())
         return out
 
@@ -374,8 +382,9 @@ class Updater:
 @torch.no_grad()
 def score_gap(nets: Nets, conditions: Conditions, shape: tuple[int, int, int], seed: int) -> dict[str, float]:
     """mean |f_psi(x_t, c_f) - f_phi(x_t, c_o)| on the student's samples for c_f, per sigma: 0 where what is drawn for a
-    forgotten condition has the score of its alternative, as far as the score network knows. Empty without a c_f."""
-    if conditions.forgotten is None:
+    forgotten condition has the score of its alternative, as far as the score network knows. Empty unless every c_f has
+    one c_o."""
+    if conditions.forgotten is None or any(len(c) > 1 for c in conditions.becomes):
         return {}
     schedule = nets.teacher.schedule
     rows = draw(conditions, 1, GAP_SAMPLES, TimeRange(0, 0), shape, seed=seed, step=0).part(slice(1, None))
@@ -392,7 +401,7 @@ def score_gap(nets: Nets, conditions: Conditions, shape: tuple[int, int, int], s
 # --------------------------------------------------------------------------------------------------------------- the run
 
 
-def classifier_says(model: Model, concepts: Sequence[Concept], classify: Classify) -> Callable[[Rows, Tensor], Cond]:
+def classifier_says(model: Model, concepts: Sequence[Concept], classify: Classify) -> Retold:
     """What the teacher is told for forgotten samples: the class that `classify` sees in the score's picture, the
     forgotten ones left out."""
     gone = [model.labels.index(c.name) for c in concepts]
@@ -433,29 +442,43 @@ def run(
         raise UsageError(f"sfd: {model.name} takes text, which is not supported yet; give a label-conditional model")
     if config.alternative == "classifier" and classify is None:
         raise UsageError("sfd: nobody classifies the pictures of this model; choose alternative given or mixture")
-    conditions = label_conditions(model, concepts, instead, mixture=config.alternative != "given")
+    if config.alternative != "given" and any(instead):
+        raise UsageError(
+            f"sfd: alternative {config.alternative} and {' and '.join(filter(None, instead))} exclude each other; leave "
+            "--instead out, or set alternative to given"
+        )
+    conditions = label_conditions(model, concepts, instead)
     instead = list(instead) * (len(concepts) // len(instead))
     retold = classifier_says(model, concepts, classify) if config.alternative == "classifier" and classify else None
     processes = Processes.launched()
+    if processes.world > config.kept + config.forgotten:
+        raise UsageError(
+            f"sfd: {processes.world} processes share {config.kept + config.forgotten} samples, so some have none; start "
+            "fewer, or raise kept"
+        )
     nets = Nets.of(model, config.sigma_init)
-    config = budgeted(config, nets, conditions, model.latent_shape, processes, folder)
     draws = scheduler_config(model.scheduler, nets.t_init)
-    seen = as_student(model, draws)
+    shown = as_student(model, draws) if config.keep == "student" else model.copy()
     clock = Clock()
-    stages: list[dict[str, Any]] = []
-    curve: list[dict] = []
 
-    def fit(label: str, conditions: Conditions, steps: int, retold: Any) -> EMA:
-        horizon = max(1.0, config.ema * steps)
-        average = EMA(network(nets.student), 1 - 1 / horizon)
-        update = Updater(nets, conditions, config, steps, model.latent_shape, seed, average, processes, retold)
+    def look(iteration: int, average: EMA, conditions: Conditions) -> Mapping[str, float]:
+        if config.keep == "student":
+            average.copy_to(shown.unet)
+        else:
+            shown.unet.load_state_dict(network(nets.score).state_dict())
+        told = observe(iteration, shown) if observe else {}
+        return {"seconds": round(clock.seconds, 1), **told, **score_gap(nets, conditions, model.latent_shape, seed)}
 
-        def look(iteration: int) -> Mapping[str, float]:
-            average.copy_to(seen.unet)
-            told = observe(iteration, seen) if observe else {}
-            return {"seconds": round(clock.seconds, 1), **told, **score_gap(nets, conditions, model.latent_shape, seed)}
+    config = budgeted(config, nets, conditions, model.latent_shape, retold, look, processes, folder)
+    # What is kept and how often it is looked at changes nothing in the training that a checkpoint goes on with.
+    same = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("keep", "observe_every", "patience")}
 
-        curve[:] = train(
+    def fit(stage: int, conditions: Conditions, steps: int, retold: Retold | None) -> tuple[EMA, dict[str, Any]]:
+        label = "forget" if stage == config.stages else "distil"
+        average = EMA(network(nets.student), 1 - 1 / max(1.0, config.ema * steps))
+        seeds = mix(seed, stage)
+        update = Updater(nets, conditions, config, steps, model.latent_shape, seeds, average, processes, retold)
+        curve = train(
             update,
             Run(
                 {
@@ -468,26 +491,31 @@ def run(
                 },
                 steps=steps,
                 config={"stage": label, "model": model.hash(), "concepts": [c.name for c in concepts]}
-                | {"instead": list(instead), **dataclasses.asdict(config)},
+                | {"instead": list(instead), **same},
                 folder=folder / label if folder else None,
                 seed=seed,
-                observe=look,
+                observe=lambda iteration: look(iteration, average, conditions),
                 observe_every=config.observe_every,
                 enough=lambda points: plateau(points, config.patience),
                 processes=processes,
                 label=f"sfd {label}",
             ),
         )
-        return average
+        begins = "the model" if stage == 1 else "stage 1"
+        last = curve[-1]["step"] if curve else steps
+        return average, {"iterations": last, "student": begins, "score": begins, "curve": without_seconds(curve)}
 
+    stages = []
     if config.stages == 2:
-        fit("distil", conditions.distilling(), config.distil_iterations, None).copy_to(network(nets.student))
-        stages.append({"iterations": config.distil_iterations, "student": "the model", "score": "the model"})
-    average = fit("forget", conditions, config.iterations, retold)
-    first = "the model" if config.stages == 1 else "stage 1"
-    stages.append({"iterations": curve[-1]["step"] if curve else config.iterations, "student": first, "score": first})
-    average.copy_to(seen.unet)
-    kept = seen.unet if config.keep == "student" else network(nets.score)
+        average, stage = fit(1, conditions.distilling(), config.distil_iterations, None)
+        average.copy_to(network(nets.student))
+        stages.append(stage)
+    average, stage = fit(config.stages, conditions, config.iterations, retold)
+    stages.append(stage)
+    kept = network(nets.score)
+    if config.keep == "student":
+        average.copy_to(shown.unet)
+        kept = shown.unet
     now = {name: value.detach().to(model.dtype) for name, value in kept.state_dict().items()}
     before = model.unet.state_dict()
     return Edit.create(
@@ -500,10 +528,7 @@ def run(
         full={f"unet.{name}": value for name, value in now.items() if not torch.equal(value, before[name])},
         configs={"scheduler": (SCHEDULER, draws)} if config.keep == "student" else None,
         student=config.keep == "student",
-        figures={
-            "training": {"teacher": "the model", "stages": stages},
-            "curve": [{name: value for name, value in row.items() if name != "seconds"} for row in curve],
-        },
+        figures={"training": {"teacher": "the model", "stages": stages}, "curve": stages[-1].pop("curve")},
     )
 
 
@@ -512,11 +537,14 @@ def budgeted(
     nets: Nets,
     conditions: Conditions,
     shape: tuple[int, int, int],
+    retold: Retold | None,
+    look: Callable[[int, EMA, Conditions], Mapping[str, float]],
     processes: Processes,
     folder: Path | None,
 ) -> SFDConfig:
-    """`config` with as many iterations as fit into `minutes`, timed on copies of the networks; the stages keep their
-    proportion. `folder` remembers the numbers, so that a killed run goes on with the same ones."""
+    """`config` with as many iterations as fit into `minutes`, points of the curve included, timed on copies of the
+    networks; the stages keep their proportion. `folder` remembers the numbers, so that a killed run goes on with the same
+    ones. Raises CheckpointError where it remembers another budget."""
     if not config.minutes:
         return config
 
@@ -525,18 +553,27 @@ def budgeted(
 
     memory = folder / "budget.json" if folder else None
     if memory and memory.exists():
-        return chosen(**json.loads(memory.read_text()))
+        remembered = json.loads(memory.read_text())
+        if remembered.pop("minutes") != config.minutes:
+            raise CheckpointError(f"{memory} is of a run of other minutes; give another folder, or delete that file")
+        return chosen(**remembered)
     trial = Nets(nets.teacher, copy.deepcopy(nets.score), copy.deepcopy(nets.student), nets.t_init)
-    update = Updater(trial, conditions, config, 100, shape, 0, EMA(network(trial.student), 0.9), processes)
+    average = EMA(network(trial.student), 0.9)
+    update = Updater(trial, conditions, config, 100, shape, 0, average, processes, retold)
     update(0)
     start = time.monotonic()
     for step in range(1, 4):
         update(step)
-    seconds = processes.told({"an update": (time.monotonic() - start) / 3})["an update"]
+    seconds = (time.monotonic() - start) / 3
+    if config.observe_every and processes.rank == 0:
+        start = time.monotonic()
+        look(0, average, conditions)
+        seconds += (time.monotonic() - start) / config.observe_every
+    seconds = processes.told({"an update": seconds})["an update"]
     distil = config.distil_iterations / config.iterations if config.stages == 2 else 0.0
     iterations = max(1, int(60 * config.minutes / seconds / (1 + distil)))
     found = {"iterations": iterations, "distil_iterations": max(1, round(iterations * distil))}
     if memory and processes.rank == 0:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_text(memory, json.dumps(found) + "\n")
+        write_text(memory, json.dumps({"minutes": config.minutes, **found}) + "\n")
     return chosen(**found)

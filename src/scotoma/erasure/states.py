@@ -22,9 +22,10 @@ from scotoma.models.denoiser import Cond, Denoiser
 
 @dataclass
 class States:
-    """`States(...).at(i)` are the noisy x (n C H W) and times t (n,) of training step i.
+    """`States(...).at(i)` are the noisy x (n C H W), times t (n,) and sources (n,) of training step i.
 
-    `sources` are conditions of one row each, in turn those of the trajectories; `null` is the one of no prompt.
+    `sources` are conditions of one row each, in turn those of the trajectories; `null` is the one of no prompt. Raises
+    ModelError for an eps-predicting network whose schedule ends without signal.
     """
 
     frozen: Denoiser
@@ -40,30 +41,33 @@ class States:
     _pool: int = field(default=-1, init=False)
     _x: Tensor = field(default_factory=lambda: torch.empty(0), init=False)
     _t: Tensor = field(default_factory=lambda: torch.empty(0), init=False)
+    _source: Tensor = field(default_factory=lambda: torch.empty(0), init=False)
 
     def __post_init__(self) -> None:
         self.per_pool = max(1, self.steps * self.trajectories * self.uses // self.batch)
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
+    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         pool, place = divmod(step, self.per_pool)
         if pool != self._pool:
-            self._x, self._t = self._walk(pool)
+            self._x, self._t, self._source = self._walk(pool)
             self._pool = pool
         orders = [
             torch.randperm(len(self._t), generator=torch.Generator().manual_seed(mix(self.seed, pool, use, -2)))
             for use in range(self.uses + 1)  # one more, for a batch that is larger than the pool's last part
         ]
         rows = torch.cat(orders)[place * self.batch : (place + 1) * self.batch].to(self._t.device)
-        return self._x[rows], self._t[rows]
+        return self._x[rows], self._t[rows], self._source[rows]
 
     @torch.no_grad()
-    def _walk(self, pool: int) -> tuple[Tensor, Tensor]:
-        """States before each of S DDIM steps (eta 0) of B guided trajectories, S B C H W flattened, with their times."""
+    def _walk(self, pool: int) -> tuple[Tensor, Tensor, Tensor]:
+        """States before each of S DDIM steps (eta 0) of B guided trajectories, S B C H W flattened, with their times and
+        the numbers of their sources."""
         schedule, n = self.frozen.schedule, self.trajectories
         device = next(iter(self.null._given().values())).device
         generators = [torch.Generator().manual_seed(mix(self.seed, pool, i)) for i in range(n)]
         x = torch.stack([torch.randn(self.shape, generator=g) for g in generators]).to(device)
-        cond = Cond.cat([self.sources[(pool * n + i) % len(self.sources)] for i in range(n)])
+        source = [(pool * n + i) % len(self.sources) for i in range(n)]
+        cond = Cond.cat([self.sources[k] for k in source])
         null = self.null.expand(n)
         times = torch.linspace(len(schedule) - 1, 0, self.steps + 1).round().long().tolist()
         xs, ts = [], []
@@ -71,7 +75,7 @@ class States:
             t = torch.full((n,), now, device=device)
             xs.append(x)
             ts.append(t)
-            e = self.frozen.guided(x, t, cond, null, self.guidance)
-            a, s = schedule.coefficients(t, x)
-            x = schedule.noisy((x - s * e) / a, e, torch.full_like(t, after))
-        return torch.cat(xs), torch.cat(ts)
+            output = self.frozen.output(x, schedule.network_time(t), cond, null, self.guidance)
+            x0, e = self.frozen.x0_from(output, x, t), self.frozen.eps_from(output, x, t)
+            x = schedule.noisy(x0, e, torch.full_like(t, after))
+        return torch.cat(xs), torch.cat(ts), torch.tensor(source * self.steps, device=device)

@@ -26,7 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scotoma.errors import CheckpointError, DivergedError
+from scotoma.errors import CheckpointError, DivergedError, UsageError
+from scotoma.records import write_text
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,11 @@ def warm_cosine(step: int, steps: int, *, warmup: int = 200, floor: float = 0.02
     return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
+def without_seconds(curve: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """A curve as an Edit keeps it: the same call makes the same Edit, however long it took."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in curve]
+
+
 def plateau(curve: Sequence[Mapping[str, float]], patience: int) -> bool:
     """Whether the last `patience` points brought neither 0.5 points more of forgotten + redirected + retained nor 2 %
     less FID than the best before them. Never for patience 0 or a curve that nobody judged."""
@@ -161,7 +167,7 @@ class Run:
     `parts` are the things with state (modules, optimisers, EMAs) by name; all of them go into the checkpoint.
     `config` identifies the run: resuming with another config is a CheckpointError.
     `observe(step)` is called every `observe_every` steps and at the end, by the first process; its figures go to
-    `curve.jsonl`. The run ends where `enough(curve)` says so after one of them.
+    `curve.jsonl` at once. The run ends where `enough(curve)` says so after one of them.
     """
 
     parts: Mapping[str, object]
@@ -185,6 +191,8 @@ def train(update: Callable[[int, torch.Generator], Mapping[str, float]], run: Ru
     `update` takes one optimiser step and returns its losses. SIGINT and SIGTERM stop after the step under way, with a
     checkpoint written. Raises DivergedError on a loss that is not finite, CheckpointError on a foreign checkpoint.
     """
+    if run.processes.world == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(f"{run.label} trains in one process; start it without a launcher of several")
     start = _resume(run)
     if start:
         log.info("%s: resumed at step %d of %d", run.label, start, run.steps)
@@ -196,12 +204,13 @@ def train(update: Callable[[int, torch.Generator], Mapping[str, float]], run: Ru
     with _stop_requests() as asked:
         for step in range(start, run.steps):
             losses = update(step, step_generator(run.seed, step))
-            for name, value in losses.items():
-                if not math.isfinite(value):
-                    raise DivergedError(
-                        f"{run.label}: {name} is {value} at step {step}; start anew in another folder with a lower "
-                        f"learning rate or another seed"
-                    )
+            broken = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+            if run.processes.any(bool(broken)):
+                what = ", ".join(broken) or "a loss of another process is not finite"
+                raise DivergedError(
+                    f"{run.label}: {what} at step {step}; start anew in another folder with a lower learning rate or "
+                    f"another seed"
+                )
             done = step + 1
             ends = done == run.steps
             if run.observe and run.observe_every and (done % run.observe_every == 0 or ends):
@@ -209,6 +218,7 @@ def train(update: Callable[[int, torch.Generator], Mapping[str, float]], run: Ru
                 ends = ends or run.enough(run.curve)
                 if first:
                     log.info("%s: %s", run.label, json.dumps(run.curve[-1]))
+                    _write_curve(run)
             stopped = run.processes.any(asked())
             now = time.monotonic()
             if run.folder and first and (now - last_save > run.save_seconds or ends or stopped):
@@ -220,7 +230,8 @@ def train(update: Callable[[int, torch.Generator], Mapping[str, float]], run: Ru
                 log.info("%s: %d/%d %s %.3f s/step", run.label, done, run.steps, shown, rate)
                 last_log, since, seconds_from = now, done, now
             if stopped:
-                raise KeyboardInterrupt(f"{run.label} stopped after step {done}; the same command resumes it")
+                then = "the same command resumes it" if run.folder else "nothing was kept, for no folder was given"
+                raise KeyboardInterrupt(f"{run.label} stopped after step {done}; {then}")
             if ends:
                 break
     return run.curve
@@ -262,10 +273,13 @@ def _save(run: Run, step: int) -> None:
     partial = _checkpoint(run.folder).with_suffix(".partial")
     save_file(_separate(tensors), partial, metadata=meta)
     os.replace(partial, _checkpoint(run.folder))
-    if run.curve:
-        lines = run.folder / "curve.jsonl"
-        lines.with_suffix(".partial").write_text("".join(json.dumps(row) + "\n" for row in run.curve))
-        os.replace(lines.with_suffix(".partial"), lines)
+    _write_curve(run)
+
+
+def _write_curve(run: Run) -> None:
+    if run.folder and run.curve:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_text(run.folder / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in run.curve))
 
 
 def _identity(run: Run) -> str:
