@@ -21,13 +21,13 @@ from scotoma import api
 from scotoma.detectors.image import zoo_names
 from scotoma.erasure import esd, sfd
 from scotoma.erasure.edit import Edit
-from scotoma.evaluation.along import observer
+from scotoma.evaluation.along import in_many_steps, observer
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.task import Size
 from scotoma.evaluation.zoo_task import zoo_task
 from scotoma.models.load import load
 from scotoma.models.model import Model
-from scotoma.models.student import one_step
+from scotoma.models.student import as_multistep, one_step
 from scotoma.records import Concept, write_text
 
 CURVE_SEED = 4_500_000
@@ -92,6 +92,13 @@ def watch(model: Model, concept: str, instead: str) -> Callable[[int, Model], di
     """Judge A on 200 pictures, on seeds that nothing else uses."""
     task = zoo_task("fashion", {concept: instead}, size=Size(50, 60, 90), first_seed=CURVE_SEED)
     return observer(task, load_judge("fashion", "a"))
+
+
+def many_steps(student: Model, base: Model, concept: str, count: int = 100) -> list[float]:
+    """Share forgotten of a student that is sampled unguided in 5, 25 and 50 steps, judge A."""
+    task = zoo_task("fashion", {concept: ""}, size=Size(count, 1, 1), first_seed=CURVE_SEED + 10_000)
+    figures = in_many_steps(as_multistep(student, base), task, load_judge("fashion", "a"))
+    return [figure.value or 0.0 for figure in figures.values()]
 
 
 def names_of(model: Model) -> sfd.Classify:

@@ -31,6 +31,7 @@ import timing
 from scotoma import api
 from scotoma.erasure.esd import ESDConfig
 from scotoma.erasure.sfd import SFDConfig
+from scotoma.erasure.training import EMA
 from scotoma.evaluation.draw import draw
 from scotoma.evaluation.figures import PAIRED, Seen
 from scotoma.evaluation.judges import load_judge
@@ -46,6 +47,8 @@ from scotoma.statistics import paired_difference
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build/benchmarks/sfd"
 FIRST_SEED = 5_000_000
+GUIDED = 2.0
+SWEEP = (5e-5, 1e-4, 2e-4)  # learning rates of the student, a third of the score's
 STEPS = (5, 25, 50)  # of a student that is sampled in many steps after all
 FORGET, KEPT = 750, 334  # pictures of the forgotten class, and of each kept one
 CONFIG = SFDConfig()  # chosen by tune.py: results/tuning.json
@@ -148,7 +151,7 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
             seconds.append(made.seconds)
             for count in STEPS:
                 multi[count].append(many_steps(made.model, model, task, 1.0, count))
-                guided[count].append(many_steps(made.model, model, task, model.guidance, count, 250))
+                guided[count].append(many_steps(made.model, model, task, GUIDED, count, 250))
             name = f"{task.label}_seed{seed}"
             figures |= rows(name, after) | {f"{name}_seconds": recording.number(made.seconds)}
             figures[f"{name}_retained_drop"] = drop([before.right], [after.right])
@@ -242,6 +245,33 @@ def speed(task: Task, model: Model) -> dict[str, Figure]:
     }
 
 
+def time_to_forget(task: Task, model: Model) -> dict[str, Figure]:
+    """Both loops at their own best of three learning rates: seconds of training until 98 % are forgotten and what is
+    retained is within two points of its end (judge A). Curves go to results/time_to_forget.json."""
+    curves: dict[str, dict[float, timing.Curve]] = {"plain": {}, "ours": {}}
+    observe = arms.watch(model, task.concept, task.instead)
+    t_init = model.denoiser().schedule.t_for_sigma(CONFIG.sigma_init)
+    student = as_student(model, scheduler_config(model.scheduler, t_init))
+    for lr in SWEEP:
+        config = dataclasses.replace(CONFIG, lr=lr, lr_score=3 * lr, lr_falls=False)
+        loop, update = (make(model, task.concept, task.instead, config) for make in (timing.plain, timing.ours))
+        for name, call, average in (("plain", lambda _: loop(), loop.average), ("ours", update, update.average)):  # noqa: B023
+
+            def see(average: EMA = average) -> dict[str, float]:
+                average.copy_to(student.unet)
+                return observe(0, student)
+
+            curves[name][lr] = timing.curve_of(call, see, CONFIG.iterations, every=25)
+    write_text(HERE / "results/time_to_forget.json", json.dumps(curves) + "\n")
+    figures: dict[str, Figure] = {}
+    for name, found in curves.items():
+        lr, seconds = timing.best(found)
+        figures[f"{name}_best_lr"] = recording.number(lr)
+        reached = Figure(None, 0, note="no run reached it") if seconds == float("inf") else recording.number(seconds)
+        figures[f"{name}_to_forget_seconds"] = reached
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", action="store_true", help="leave the timings out, which need a quiet machine")
@@ -253,7 +283,7 @@ def main() -> None:
     model = api.load("zoo:fashion-mnist")
     pairs = [Task(p["concept"], p["instead"]) for p in frozen()["fashion"]["reporting"]]
     tasks = [*pairs, Task(pairs[2].concept, "")] if args.full else [*pairs[:2], Task(pairs[2].concept, "")]
-    figures = {} if args.busy else speed(pairs[0], model)
+    figures = {} if args.busy else speed(pairs[0], model) | time_to_forget(pairs[0], model)
     figures |= core(tasks, range(5 if args.full else 2), model) | table(pairs[0], model)
     if args.busy:
         figures = {name: f for name, f in figures.items() if not name.endswith(("seconds", "minutes"))}

@@ -212,7 +212,7 @@ def carry_out(
         **{name: dataclasses.asdict(f) for name, f in pictures.figures.items()},
     }
     if edit.header["student"] and judge is not None:
-        guidances = sorted({1.0, model.guidance})
+        guidances = (1.0, model.guidance if model.guidance > 1 else 2.0)
         many = in_many_steps(as_multistep(edited, model), task, judge, guidances)
         figures["forgotten_in_many_steps"] = {name: dataclasses.asdict(f) for name, f in many.items()}
     final = edit.with_figures({**edit.header["figures"], **figures})

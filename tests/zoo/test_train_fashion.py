@@ -87,7 +87,7 @@ def test_network_fits_the_budget_and_the_picture() -> None:
 
 def test_the_exported_folder_loads_and_draws_28_px(finished: Path) -> None:
     model = load(finished / "pipeline")
-    assert (model.labels, model.family.name, model.guidance) == (CLASSES, "label-unet", train_fashion.GUIDANCE)
+    assert (model.labels, model.family.name, model.guidance) == (CLASSES, "label-unet", 1.0)
     assert model.denoiser().prediction == "v_prediction"
     assert model.null(2).labels.tolist() == [10, 10]
     pictures = sample(model, ["bag", 9], [0, 1], steps=2)

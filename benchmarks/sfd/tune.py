@@ -1,0 +1,71 @@
+"""Choose SFD's settings on the tuning pairs of frozen.json, with judge A. Reported figures use neither.
+
+    python benchmarks/sfd/tune.py            # writes results/tuning.json, best first; a killed run goes on
+
+Each row changes one thing of the defaults. A setting's score is forgotten + redirected + retained at the end of its
+curve, averaged over the tuning pairs, minus FID over the teacher's FID divided by ten; one seed, the same for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import arms
+import recording
+
+from scotoma import api
+from scotoma.erasure.sfd import SFDConfig
+from scotoma.evaluation.zoo_task import frozen
+from scotoma.records import write_text
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / "build/benchmarks/sfd-tuning"
+GRID: dict[str, tuple[Any, ...]] = {
+    "lr": (5e-5, 2e-4, 4e-4),
+    "lr_score": (1e-4, 6e-4),
+    "ema": (0.05, 0.3),
+    "alpha": (1.2,),
+    "forget_weight": (0.03, 0.3),
+    "other_times": (0.0, 0.3, 3.0),
+    "lr_falls": (False,),
+    "kept": (16, 64),
+}
+
+
+def main() -> None:
+    begun = recording.begin(HERE, f"{os.cpu_count()} cores")
+    model = api.load("zoo:fashion-mnist")
+    pairs = [(p["concept"], p["instead"]) for p in frozen()["fashion"]["tuning"]]
+    teacher = {pair: arms.watch(model, *pair)(0, model) for pair in pairs}
+    choices: list[dict[str, Any]] = [{}, *({name: value} for name, values in GRID.items() for value in values)]
+    rows = []
+    for chosen in choices:
+        config = dataclasses.replace(SFDConfig(), **chosen)
+        seen = {}
+        for pair in pairs:
+            made = arms.by_sfd(model, *pair, 100, CACHE, config)
+            end = made.curve[-1]
+            end["score"] = (
+                end["forgotten"] + end["redirected"] + end["retained"] - 0.1 * end["fid"] / teacher[pair]["fid"]
+            )
+            end["many_steps"] = min(arms.many_steps(made.model, model, pair[0]))
+            seen[" to ".join(pair)] = end
+        score = statistics.mean(end["score"] for end in seen.values())
+        rows.append({"settings": chosen, "score": score, "pairs": seen})
+        print(f"{score:.3f} {chosen} {json.dumps(seen)}", file=sys.stderr, flush=True)
+    rows.sort(key=lambda row: -row["score"])
+    told = {" to ".join(pair): seen for pair, seen in teacher.items()}
+    result = {**begun, "judge": "fashion A", "teacher": told, "rows": rows}
+    write_text(HERE / "results/tuning.json", json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
