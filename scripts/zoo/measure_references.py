@@ -3,8 +3,9 @@
     python scripts/zoo/measure_references.py --source build/zoo
 
 Writes `evaluation/judges/DATA_X_reference.safetensors` (at most 5,000 rows in fp16, mean, covariance, the 99th
-percentile of the nearest distance; for Fashion-MNIST the class of each row) and, for the emoji and judge A, `models/zoo/near.json`: for each name its
-subcategory's other names and the ten nearest names. Run after the judges are trained and before any erasure.
+percentile of the nearest distance; for Fashion-MNIST the class of each row) and, for the emoji and judge A,
+`models/zoo/near.json`: for each name its subcategory's other names and the ten nearest names. Run after the judges are
+trained and before any erasure.
 """
 
 from __future__ import annotations
@@ -78,9 +79,12 @@ def near_sets(data: EmojiData, judge: Judge, count: int = 10) -> dict[str, dict]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=Path("build/zoo"))
+    parser.add_argument("--data", choices=["emoji", "fashion"], help="one data set alone")
     parser.add_argument("--rows", type=int, default=5000)
     args = parser.parse_args()
     for name, make in (("emoji", EmojiData), ("fashion", FashionData)):
+        if args.data not in (None, name):
+            continue
         for which in ("a", "b"):
             if not (PACKAGE / f"evaluation/judges/{name}_{which}.safetensors").exists():
                 print(f"{name} judge {which}: not trained yet, skipped")
