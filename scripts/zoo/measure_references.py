@@ -2,7 +2,7 @@
 
     python scripts/zoo/measure_references.py --source build/zoo
 
-Writes `evaluation/judges/DATA_X_reference.safetensors` (at most 5,000 rows in fp16, mean, covariance, the 99th
+Writes `evaluation/judges/DATA_X_reference.safetensors` (4,000 rows as bytes, mean, covariance, the 99th
 percentile of the nearest distance; for Fashion-MNIST the class of each row) and, for the emoji and judge A,
 `models/zoo/near.json`: for each name its subcategory's other names and the ten nearest names. Run after the judges are
 trained and before any erasure.
@@ -41,7 +41,7 @@ def real_pictures(data: EmojiData | FashionData, n: int, seed: int) -> tuple[np.
         return as_uint8(batch.pictures), []
     test = data.test()
     pick = np.random.default_rng(0).permutation(len(test.name))
-    pick = pick[:n] if seed == 0 else pick[-n:]  # rows and others do not overlap: 5,000 and 2,000 of 10,000
+    pick = pick[:n] if seed == 0 else pick[-n:]  # rows and others do not overlap: 4,000 and 2,000 of 10,000
     return as_uint8(test.pictures[pick]), [CLASSES[i] for i in test.name[pick]]
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=Path("build/zoo"))
     parser.add_argument("--data", choices=["emoji", "fashion"], help="one data set alone")
-    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--rows", type=int, default=4000)
     args = parser.parse_args()
     for name, make in (("emoji", EmojiData), ("fashion", FashionData)):
         if args.data not in (None, name):

@@ -136,7 +136,8 @@ def test_reference_round_trip_and_missing_file(tmp_path, reference):
     reference.save(tmp_path / "r.safetensors")
     again = Reference.load(tmp_path / "r.safetensors")
     assert again.threshold == pytest.approx(reference.threshold)
-    np.testing.assert_allclose(again.rows, reference.rows, atol=2e-3)
+    step = (reference.rows.max(0) - reference.rows.min(0)) / 255
+    assert (np.abs(again.rows - reference.rows) <= 0.51 * step).all()
     np.testing.assert_allclose(moments(reference.rows)[1], again.cov, atol=1e-5)
     with pytest.raises(DataError, match="cannot be read"):
         Reference.load(tmp_path / "none.safetensors")
