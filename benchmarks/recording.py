@@ -50,11 +50,19 @@ def begin(folder: Path, machine: str) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, begun: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
-    """results/latest.json, and a copy under the day's date."""
+def write(folder: Path, begun: Mapping[str, Any], figures: Mapping[str, Figure], *, keep: bool = False) -> None:
+    """results/latest.json, and a copy under the day's date.
+
+    `keep` for a run of some parts: figures that it did not measure stay as they were, each with the commit it is from.
+    """
+    old: dict[str, Any] = {}
+    if keep and (folder / "results/latest.json").exists():
+        last = json.loads((folder / "results/latest.json").read_text())
+        old = {name: {"commit": last["commit"], **figure} for name, figure in last["figures"].items()}
     result = {
         **begun,
-        "figures": {
+        "figures": old
+        | {
             name: {
                 "value": f.value,
                 "n": f.n,

@@ -1,7 +1,7 @@
 """What the zoo's models draw, and what UCE does to zoo:emoji.
 
     python benchmarks/zoo/run.py                 # everything; needs a quiet machine for demo_seconds
-    python benchmarks/zoo/run.py --busy          # the same without demo_seconds
+    python benchmarks/zoo/run.py --only clip     # one part or several; the others' figures stay, with their commits
 
 Pictures are kept under build/benchmarks/zoo: a killed run goes on from them, and a model that changed is drawn anew. A
 model that does not ship yet has no figures.
@@ -35,7 +35,7 @@ from scotoma.evaluation.figures import PAIRED, Pairs, Seen, five_figures
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.task import Ask, Size
 from scotoma.evaluation.zoo_task import TEMPLATES, compose, frozen, near_and_far
-from scotoma.models.folders import zoo_names
+from scotoma.models.folders import ZOO
 from scotoma.models.model import Model
 from scotoma.records import Figure
 from scotoma.statistics import paired_difference
@@ -152,7 +152,7 @@ def fashion(pictures: Path) -> dict[str, Figure]:
     return figures
 
 
-def clip() -> dict[str, Figure]:
+def clip(pictures: Path) -> dict[str, Figure]:
     """Retrieval as measured when the zoo CLIP was trained, on renderings of held-out combinations: from its card."""
     measured = zoo_clip.load().card["figures"]
     return {
@@ -229,8 +229,9 @@ def pooled(seen: Sequence[Comparison]) -> Mapping[str, Figure]:
     return over(seen, plain) | over([c for c in seen if c.task.alternatives], ["redirected", "elsewhere"])
 
 
-def demo() -> dict[str, Figure]:
-    """Wall time of `scotoma demo`, from starting Python to the report."""
+def demo(pictures: Path) -> dict[str, Figure]:
+    """Wall time of `scotoma demo`, from starting Python to the report. Needs a quiet machine."""
+    recording.require_quiet()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         command = [sys.executable, "-m", "scotoma", "demo", "--out", f"{folder}/demo"]
@@ -240,20 +241,31 @@ def demo() -> dict[str, Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--busy", action="store_true", help="leave demo_seconds out, which needs a quiet machine")
+    parser.add_argument(
+        "--only", action="append", choices=list(PARTS), help="a part to measure, repeatable; default all"
+    )
     parser.add_argument("--pictures", type=Path, default=HERE.parents[1] / "build/benchmarks/zoo")
     args = parser.parse_args()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
-    if not args.busy:
-        recording.require_quiet()
-    figures = {} if args.busy else demo()
-    shipped = zoo_names()
-    for name, part in (("emoji", emoji), ("emoji-early", early), ("emoji", uce), ("fashion-mnist", fashion)):
-        if name in shipped:
+    figures: dict[str, Figure] = {}
+    for name in args.only or PARTS:
+        needs, part = PARTS[name]
+        if needs.exists():
             figures |= part(args.pictures)
-    if zoo_clip.FOLDER.is_dir():
-        figures |= clip()
-    recording.write(HERE, begun, figures)
+        else:
+            print(f"{name}: {needs.name} does not ship, left out", file=sys.stderr)
+    recording.write(HERE, begun, figures, keep=bool(args.only))
+
+
+# What each part needs in the package, and the function that measures it.
+PARTS: dict[str, tuple[Path, Callable[[Path], dict[str, Figure]]]] = {
+    "demo": (ZOO / "emoji", demo),
+    "emoji": (ZOO / "emoji", emoji),
+    "early": (ZOO / "emoji-early", early),
+    "uce": (ZOO / "emoji", uce),
+    "fashion": (ZOO / "fashion-mnist", fashion),
+    "clip": (zoo_clip.FOLDER, clip),
+}
 
 
 if __name__ == "__main__":
