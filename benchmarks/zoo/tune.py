@@ -13,19 +13,19 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import recording
-from run import near_names
 
 from scotoma import api
 from scotoma.erasure import uce
 from scotoma.evaluation.figures import five_figures
 from scotoma.evaluation.task import Size
-from scotoma.evaluation.zoo_task import TEMPLATES, frozen
+from scotoma.evaluation.zoo_task import TEMPLATES, frozen, near_and_far
 from scotoma.models.model import Model
 from scotoma.records import write_text
 
@@ -44,6 +44,14 @@ def score(figures: dict[str, Any]) -> float:
     redirected = value["forgotten"] if figures["redirected"].value is None else value["redirected"]
     lost = value["retained_near_drop"] + value["retained_far_drop"] + value["off_manifold"]
     return float(value["forgotten"] + redirected - lost)
+
+
+def near_names(concepts: Sequence[str]) -> tuple[str, ...]:
+    """What a user would name to be preserved: the near concepts, for a style the other styles."""
+    styles = frozen()["styles"]
+    if concepts[0] in styles:
+        return tuple(s for s in styles if s not in concepts)
+    return tuple(near_and_far("emoji", concepts)[0])
 
 
 def measure(model: Model, chosen: dict[str, Any], cache: Path) -> dict[str, Any]:
