@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _with_shorthands(args: argparse.Namespace) -> Any:
-    """The settings with --minutes and --keep among them. Raises UsageError where the method has no such setting."""
+def _with_shorthands(args: argparse.Namespace) -> Mapping[str, Any] | list[str]:
+    """The settings, as texts or by name, with --minutes and --keep among them. Raises UsageError where the method has no such setting."""
     from scotoma.erasure import method
     from scotoma.errors import UsageError
 
@@ -141,7 +142,9 @@ def _with_shorthands(args: argparse.Namespace) -> Any:
     for name in given:
         if name not in known:
             raise UsageError(f"--{name} is no setting of {args.method}; leave it out, or choose --method sfd")
-    return {**args.set, **given}
+    if isinstance(args.set, Mapping):
+        return {**args.set, **given}
+    return [*args.set, *(f"{name}={value}" for name, value in given.items())]
 
 
 def _curve(training: Path | None) -> list[dict[str, float]]:
