@@ -132,3 +132,29 @@ def test_a_method_that_trains(tmp_path, capsys):
     assert said["student"] and said["configurations"] == ["scheduler"]
     assert main(["erase", str(model), "--concept", "class 1", "--method", "esd", "--minutes", "1"]) == 2
     assert "--minutes is no setting of esd" in capsys.readouterr().err
+
+
+def test_the_demo_is_a_call_of_erase_that_resolves(tmp_path, monkeypatch):
+    """All of the demo but the work: it stops where the model would be loaded."""
+    from scotoma.cli import source
+    from scotoma.errors import ModelError
+
+    asked = []
+    monkeypatch.setattr(
+        source, "load", lambda name, args: asked.append(name) or (_ for _ in ()).throw(ModelError("stop"))
+    )
+    assert main(["demo", "--out", str(tmp_path)]) == 5
+    assert asked == ["zoo:emoji"]
+
+
+@pytest.mark.parametrize("given", [["lr=0.1"], {"lr": 0.1}])
+def test_shorthands_join_the_settings_in_either_form(given):
+    import argparse
+
+    from scotoma.cli.erase import _with_shorthands
+    from scotoma.cli.options import settings
+    from scotoma.erasure.sfd import SFDConfig
+
+    args = argparse.Namespace(method="sfd", set=given, minutes=2.0, keep="score")
+    config = settings(SFDConfig, _with_shorthands(args))
+    assert (config.lr, config.minutes, config.keep) == (0.1, 2.0, "score")
