@@ -192,6 +192,7 @@ class Nets(NamedTuple):
 
         def started(learns: bool) -> Denoiser:
             own = copy.deepcopy(model.unet).float().eval().requires_grad_(learns)
+            own = own.to(memory_format=torch.channels_last)  # convolutions on two CPU cores: 2 to 6 % of an iteration
             return Denoiser(own, like.schedule, like.prediction)
 
         return cls(started(False), started(True), started(True), like.schedule.t_for_sigma(sigma_init))
