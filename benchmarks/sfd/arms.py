@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,9 @@ class Made:
     seconds: float
     calls: int
     curve: list[dict[str, float]]
-    figures: Mapping[str, Any]
 
 
-def by_sfd(
-    model: Model, concept: str, instead: str, seed: int, cache: Path, config: sfd.SFDConfig, *, curve: bool = True
-) -> Made:
+def by_sfd(model: Model, concept: str, instead: str, seed: int, cache: Path, config: sfd.SFDConfig) -> Made:
     """SFD as the package runs it; the seconds are those of the training, points of the curve included."""
 
     def run(folder: Path) -> Edit:
@@ -56,7 +53,7 @@ def by_sfd(
             [instead],
             config,
             seed=seed,
-            observe=watch(model, concept, instead) if curve else None,
+            observe=watch(model, concept, instead),
             classify=names_of(model) if config.alternative == "classifier" else None,
             folder=folder,
         )
@@ -85,7 +82,7 @@ def retrained(folder: Path) -> Made | None:
     if not (folder / "figures.json").exists():
         return None
     minutes = json.loads((folder / "figures.json").read_text())["minutes"]
-    return Made(load(folder / "pipeline"), 60.0 * minutes, 25, [], {})
+    return Made(load(folder / "pipeline"), 60.0 * minutes, 25, [])
 
 
 def watch(model: Model, concept: str, instead: str) -> Callable[[int, Model], dict[str, float]]:
@@ -109,7 +106,7 @@ def names_of(model: Model) -> sfd.Classify:
 def _timed(make: Callable[[], Model]) -> Made:
     start = time.perf_counter()
     model = make()
-    return Made(model, time.perf_counter() - start, 25, [], {})
+    return Made(model, time.perf_counter() - start, 25, [])
 
 
 def _kept(run: Callable[[Path], Edit], model: Model, key: list[Any], cache: Path) -> Made:
@@ -128,9 +125,8 @@ def _kept(run: Callable[[Path], Edit], model: Model, key: list[Any], cache: Path
         seconds = max([whole, *(row["seconds"] for row in rows if "seconds" in row)])
         write_text(timing, json.dumps({"seconds": seconds, "curve": rows, "key": key}) + "\n")
     told = json.loads(timing.read_text())
-    edit = Edit.load(file)
-    edited = edit.apply(model)
-    return Made(edited, told["seconds"], 1 if one_step(edited.scheduler) else 25, told["curve"], edit.header["figures"])
+    edited = Edit.load(file).apply(model)
+    return Made(edited, told["seconds"], 1 if one_step(edited.scheduler) else 25, told["curve"])
 
 
 def key_of(parts: list[Any]) -> str:

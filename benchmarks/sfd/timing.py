@@ -109,13 +109,6 @@ def best(curves: dict[float, Curve], slack: float = 0.02) -> tuple[float, float]
     return min(fair.items(), key=lambda item: item[1])
 
 
-def average_of(model: Model, average: EMA) -> Model:
-    """A copy of `model` with the averaged weights."""
-    made = model.copy()
-    average.copy_to(made.unet)
-    return made
-
-
 def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()

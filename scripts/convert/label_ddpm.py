@@ -39,8 +39,8 @@ State = dict[str, Tensor]
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
 
-def read(path: Path, which: str) -> State:
-    """The wanted network's tensors. Raises ModelError for a file that is not such a checkpoint, or is no plain data."""
+def read(path: Path, which: str) -> tuple[State, bool]:
+    """The wanted network's tensors, and whether the checkpoint is a student's. Raises ModelError for a file that is not such a checkpoint, or is no plain data."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
@@ -54,7 +54,7 @@ def read(path: Path, which: str) -> State:
     state = parts[0] if which == "score" or len(parts) < 3 else parts[-1]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path} does not hold a network where these projects put it; give a checkpoint of theirs")
-    return {name.removeprefix("module."): value.float() for name, value in state.items()}
+    return {name.removeprefix("module."): value.float() for name, value in state.items()}, student
 
 
 def convert(state: Mapping[str, Tensor], size: int, dropout: float = 0.1) -> UNet2DModel:
@@ -94,10 +94,10 @@ def _convert(state: Mapping[str, Tensor], size: int, dropout: float) -> UNet2DMo
     )
     made: State = {}
 
-    def copy(to: str, name: str, shape: tuple[int, ...] | None = None) -> None:
+    def copy(to: str, name: str, *, linear: bool = False) -> None:
         for kind in ("weight", "bias"):
             value = state[f"{name}.{kind}"]
-            made[f"{to}.{kind}"] = value.flatten(1) if shape == () and kind == "weight" else value
+            made[f"{to}.{kind}"] = value.flatten(1) if linear and kind == "weight" else value
 
     def resnet(to: str, name: str) -> None:
         for part in ("norm1", "conv1", "norm2", "conv2"):
@@ -109,7 +109,7 @@ def _convert(state: Mapping[str, Tensor], size: int, dropout: float) -> UNet2DMo
     def attention(to: str, name: str) -> None:
         copy(f"{to}.group_norm", f"{name}.norm")
         for theirs, ours in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")):
-            copy(f"{to}.{ours}", f"{name}.{theirs}", ())  # a 1 x 1 convolution is a linear layer
+            copy(f"{to}.{ours}", f"{name}.{theirs}", linear=True)  # a 1 x 1 convolution is a linear layer
 
     for part in ("conv_in", "conv_out"):
         copy(part, part)
@@ -164,9 +164,10 @@ def main() -> None:
     parser.add_argument("--student-time", type=int, default=440, help="time index at which an SFD student draws")
     args = parser.parse_args()
     try:
-        unet = convert(read(args.checkpoint, args.which), args.size)
+        state, student = read(args.checkpoint, args.which)
+        unet = convert(state, args.size)
         model = wrap(unet, args.classes.split(","), args.size)
-        if args.which == "trained" and _is_student(args.checkpoint):
+        if args.which == "trained" and student:
             model = as_student(model, scheduler_config(model.scheduler, args.student_time))
         model.save(args.out)
     except ModelError as e:
@@ -183,11 +184,6 @@ def wrap(unet: UNet2DModel, classes: list[str], size: int) -> Model:
         )
     pipeline = LabelPipeline.check(unet, DDPMScheduler(**SCHEDULE), labels, "the checkpoint")
     return Model(pipeline, FAMILIES["label-unet"], "converted", "converted")
-
-
-def _is_student(path: Path) -> bool:
-    content = torch.load(path, map_location="meta", weights_only=True)
-    return isinstance(content, list | tuple) and len(content) > 4
 
 
 if __name__ == "__main__":

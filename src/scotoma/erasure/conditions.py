@@ -72,7 +72,7 @@ def draw(
     Conditions come in turn. Times are even in [times.low, times.high] and stratified: n rows of a kind fall into n equal
     parts of the range, in random order, so that each row has the same distribution and their sum varies less.
     """
-    device = next(iter(conditions.kept._given().values())).device
+    device = conditions.kept.device
     counts = (kept, forgotten if conditions.forgotten is not None else 0)
     rank, world = (processes.rank, processes.world) if processes else (0, 1)
     order = torch.Generator().manual_seed(mix(seed, step, stream))

@@ -1,4 +1,4 @@
-"""Erased Stable Diffusion: what is predicted for the concept is pushed away from it, or to an alternative.
+"""Erased Stable Diffusion: what is predicted for the concept is pushed away from it.
 
 Gandikota, Materzynska, Fiotto-Kaufman, Bau: "Erasing Concepts from Diffusion Models", ICCV 2023 (arXiv 2303.07345).
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scotoma.erasure.conditions import mix
 from scotoma.models.denoiser import Cond, Denoiser
+from scotoma.models.sample import initial_noise
 
 
 @dataclass
@@ -63,9 +64,8 @@ class States:
         """States before each of S DDIM steps (eta 0) of B guided trajectories, S B C H W flattened, with their times and
         the numbers of their sources."""
         schedule, n = self.frozen.schedule, self.trajectories
-        device = next(iter(self.null._given().values())).device
-        generators = [torch.Generator().manual_seed(mix(self.seed, pool, i)) for i in range(n)]
-        x = torch.stack([torch.randn(self.shape, generator=g) for g in generators]).to(device)
+        device = self.null.device
+        x = initial_noise(self.shape, [mix(self.seed, pool, i) for i in range(n)])[0].to(device)
         source = [(pool * n + i) % len(self.sources) for i in range(n)]
         cond = Cond.cat([self.sources[k] for k in source])
         null = self.null.expand(n)

@@ -9,12 +9,12 @@ import numpy as np
 
 from scotoma.evaluation.compare import Judge
 from scotoma.evaluation.draw import draw
+from scotoma.evaluation.figures import rate
 from scotoma.evaluation.reference import fid, moments
 from scotoma.evaluation.task import Task
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
 from scotoma.records import Figure
-from scotoma.statistics import clopper_pearson
 
 MANY_STEPS = (5, 25, 50)
 
@@ -64,10 +64,7 @@ def in_many_steps(
                 steps=count,
                 scheduler="ddim",
             )
-            labels = [label for label in judge.sees(pictures, [a.head for a in asks]).labels if label is not None]
-            gone = sum(label not in task.concepts for label in labels)
-            low, high = clopper_pearson(gone, len(labels)) if labels else (None, None)
-            out[f"w = {guidance:g}, {count} steps"] = Figure(
-                gone / len(labels) if labels else None, len(labels), low, high, undecided=len(asks) - len(labels)
-            )
+            labels = judge.sees(pictures, [a.head for a in asks]).labels
+            gone = [None if label is None else label not in task.concepts for label in labels]
+            out[f"w = {guidance:g}, {count} steps"] = rate(gone, "no prompt asked for the concept")
     return out

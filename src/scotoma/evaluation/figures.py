@@ -71,18 +71,18 @@ def five_figures(
     gone = [None if a is None else a not in concepts for a in after]
     empty = "no prompt asked for the concept"
     out = {
-        "forgotten": _rate(gone, empty),
-        "redirected": _rate(redirected, empty)
+        "forgotten": rate(gone, empty),
+        "redirected": rate(redirected, empty)
         if alternatives
         else _undecided("no alternative was chosen: the concept should become nothing in particular"),
-        "elsewhere": _rate([None if g is None else g and not r for g, r in zip(gone, redirected, strict=True)], empty),
+        "elsewhere": rate([None if g is None else g and not r for g, r in zip(gone, redirected, strict=True)], empty),
         "off_manifold": off_manifold(pairs, reference),
     }
     right = _right(pairs.after.labels, pairs.wanted)
     for name in ("near", "far"):
         out[f"retained_{name}_drop"] = drop(pairs, name)
         chosen = [r for r, role in zip(right, pairs.role, strict=True) if role == name]
-        out[f"retained_{name}"] = _rate(chosen, "no such prompt")
+        out[f"retained_{name}"] = rate(chosen, "no such prompt")
     kept = np.array([role in ("near", "far") for role in pairs.role], bool)
     return out | quality(pairs, kept, reference and reference.without(concepts))
 
@@ -163,6 +163,16 @@ def summary(figures: Mapping[str, Figure]) -> str:
     )
 
 
+def rate(hits: Sequence[bool | None], empty: str) -> Figure:
+    """Share of the hits that are decided; undecided, with the reason, where none is. `empty` says why there is no picture."""
+    decided = [h for h in hits if h is not None]
+    n, k, left = len(decided), sum(decided), len(hits) - len(decided)
+    if n == 0:
+        return _undecided("the judge decided no picture" if left else empty, left)
+    low, high = clopper_pearson(k, n)
+    return Figure(k / n, n, low, high, left)
+
+
 def paired(first: Sequence[bool | None], second: Sequence[bool | None], note: str) -> Figure:
     """mean(first) - mean(second) over the pairs that are decided in both."""
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
@@ -175,15 +185,6 @@ def paired(first: Sequence[bool | None], second: Sequence[bool | None], note: st
 
 def _right(labels: Sequence[str | None], wanted: Sequence[str]) -> list[bool | None]:
     return [None if a is None else a == b for a, b in zip(labels, wanted, strict=True)]
-
-
-def _rate(hits: Sequence[bool | None], empty: str) -> Figure:
-    decided = [h for h in hits if h is not None]
-    n, k, left = len(decided), sum(decided), len(hits) - len(decided)
-    if n == 0:
-        return _undecided("the judge decided no picture" if left else empty, left)
-    low, high = clopper_pearson(k, n)
-    return Figure(k / n, n, low, high, left)
 
 
 def _undecided(reason: str, count: int = 0) -> Figure:

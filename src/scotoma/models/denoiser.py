@@ -52,6 +52,10 @@ class Cond:
     def _map(self, function: Callable[[Tensor], Tensor]) -> Cond:
         return Cond(**{name: function(value) for name, value in self._given().items()})
 
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._given().values())).device
+
     def __len__(self) -> int:
         return len(next(iter(self._given().values())))
 
