@@ -26,9 +26,11 @@ from scotoma.erasure.chain import read_chain
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.stacking import stack, state_of
 from scotoma.errors import UndecidedError, UsageError, unknown_name
+from scotoma.evaluation import zoo_task
 from scotoma.evaluation.along import in_many_steps, observer
 from scotoma.evaluation.compare import Comparison, Judge, compare
 from scotoma.evaluation.look import Concepts, Look, forbidden_concepts, judged, listed, named
+from scotoma.evaluation.phrasings import phrasings, shown_by
 from scotoma.evaluation.self_check import NOBODY, Check, Limits, SelfCheck, self_check
 from scotoma.evaluation.task import Size, Task
 from scotoma.models import load as models_load
@@ -39,6 +41,7 @@ from scotoma.records import Concept, Evidence, RunHeader, git_state
 
 # First seeds, so far apart that the self-check and a report share no picture.
 SELF_CHECK_SEED, EVALUATE_SEED, CURVE_SEED = 0, 1_000_000, 500_000
+PHRASINGS_SEED = 100_000  # after the first seed of an evaluation, which draws fewer pictures than that
 CURVE_SIZE = Size(50, 60, 140)
 LOOK, LIMITS = Look(), Limits()
 
@@ -183,7 +186,7 @@ def carry_out(
         config,
         seed=seed,
         folder=folder,
-        **(_seen_by(model, concepts, alternatives, config, look, judge) if chosen.trains else {}),
+        **_handed(chosen, model, concepts, alternatives, look, judge),
     )
     if trained is not None:
         trained()
@@ -248,7 +251,14 @@ def examine(
     )
     assert isinstance(after, Model)
     how = {"method": [h["method"] for h in headers], "settings": [h["config"] for h in headers]} if headers else {}
-    return _examine(model, after, edits, task, judge, unseen, look, command, given, how)
+    seen = _examine(model, after, edits, task, judge, unseen, look, command, given, how)
+    said = phrasings(model, concepts)
+    if not look.phrasings or judge is None or not said:
+        return seen
+    drawn = {"first_seed": (look.first_seed or 0) + PHRASINGS_SEED, "guidance": look.guidance, "steps": look.steps}
+    more = shown_by(model, after, judge, task.concepts, said, pictures=look.phrasings, **drawn)
+    evidence = dataclasses.replace(seen.evidence, figures={**seen.evidence.figures, **more})
+    return Examination(seen.comparison, evidence)
 
 
 def configured(config: type, settings: Any) -> Any:
@@ -318,23 +328,26 @@ def _examine(
     return Examination(seen, Evidence(header, seen.figures, seen.concepts, seen.records()))
 
 
-def _seen_by(
+def _handed(
+    method: Method,
     model: Model,
     concepts: Sequence[Concept],
     alternatives: Sequence[str],
-    config: Any,
     look: Look,
     judge: Judge | None,
 ) -> dict[str, Any]:
-    """What a method that trains is handed: judge A's view of a small fixed sample for its curve, and the classifier of
-    the zoo where its settings ask for one."""
+    """What a method asks to be handed, where there is such a thing: judge A's view of a small fixed sample for its curve;
+    the zoo's classifier of names; names that a model of the zoo draws and is to keep."""
+    data = model.defaults.get("data")
     out: dict[str, Any] = {}
-    if judge is not None:
+    if "observe" in method.handed and judge is not None:
         small = dataclasses.replace(look, size=CURVE_SIZE, first_seed=CURVE_SEED)
         task, *_ = judged(model, concepts, alternatives, small)
         out["observe"] = observer(task, judge)
-    if getattr(config, "alternative", "") == "classifier" and "data" in model.defaults:
-        out["classify"] = name_classifier(model, zoo_names.load(model.defaults["data"]))
+    if "classify" in method.handed and data:
+        out["classify"] = name_classifier(model, zoo_names.load(data))
+    if "retain" in method.handed and data:
+        out["retain"] = zoo_task.some_kept(data, [c.name for c in concepts])
     return out
 
 

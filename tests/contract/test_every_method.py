@@ -16,7 +16,10 @@ from scotoma.records import Concept
 ROWS = [(name, family) for name, m in METHODS.items() for family in m.families]
 # Methods that train, as short as they can be; the others as they are.
 SHORT: dict[str, dict] = {
-    "esd": {"iterations": 2, "batch": 2, "steps": 2},
+    **{
+        name: {"iterations": 2, "batch": 2, "steps": 2, "trajectories": 2}
+        for name in ("esd", "concept_ablation", "all_but_one")
+    },
     "sfd": {"iterations": 2, "kept": 2, "forgotten": 1},
 }
 CONCEPTS = {"text": ("cat", "dog"), "labels": ("class 1", "class 2")}

@@ -115,8 +115,10 @@ def test_comparison_of_a_model_with_itself(model):
 def test_without_a_judge_the_figures_are_undecided(model):
     seen = compare(model, model, TASK, None, steps=1)
     assert seen.pairs is None and seen.concepts == {}
-    assert set(seen.figures) == set(NAMES)
-    assert all(f.value is None and "--clip" in f.note for f in seen.figures.values())
+    edges = {"edges_kept", "edges_forgotten"}  # which need nobody
+    assert set(seen.figures) == {*NAMES, *edges}
+    assert all(seen.figures[name].value is None and "--clip" in seen.figures[name].note for name in NAMES)
+    assert all(seen.figures[name].value == 0 for name in edges)
     assert "before" not in seen.records()[0]
 
 

@@ -19,6 +19,7 @@ VERBS = {
     "subtract": "take one Edit out of an edited folder",
     "verify": "recompute the chain of an edited folder",
     "inspect": "what an Edit file is",
+    "purify": "take what an Edit erased out of an existing picture",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }
 EXIT_CODES = """exit codes:

@@ -40,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser, *, pictures: int) -> None:
         metavar="N",
         help=f"N of the concept, N of near and 2 N of far concepts, before and after (default {pictures})",
     )
+    group.add_argument(
+        "--phrasings",
+        type=int,
+        default=0,
+        metavar="N",
+        help="in the report also N pictures each of synonyms, words for its kind, and prompts that ask for more",
+    )
     group.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (default: the model's)")
     group.add_argument("--steps", type=int, metavar="N", help="steps of the sampler (default 25)")
     group.add_argument("--batch-size", type=int, metavar="N", help="pictures at once (default: by picture size)")
@@ -66,6 +73,7 @@ def look(
         far=tuple(args.far),
         prompts=tuple(args.prompt) or TEMPLATES,
         size=Size(args.pictures, args.pictures, 2 * args.pictures),
+        phrasings=args.phrasings,
         first_seed=first_seed,
         guidance=args.guidance,
         steps=args.steps,

@@ -15,15 +15,20 @@ class Method:
     """A method by the place of its code, which is imported when it is first used.
 
     `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers. One
-    that `trains` calls `observe` along the way, and may be handed a classifier as `classify`.
+    that trains names what else it is `handed`: `observe`, which it calls along the way, `classify`, a classifier of
+    pictures, `retain`, prompts that are to stay.
     """
 
     summary: str  # one sentence: what it changes and how
     module: str  # inside scotoma.erasure, never taken from a user
     config_name: str
     families: tuple[str, ...]
-    layers: str  # group of models.layers that it edits
-    trains: bool = False
+    layers: str  # group of models.layers that it edits, or edits a part of
+    handed: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        return "observe" in self.handed
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -52,9 +57,25 @@ METHODS: dict[str, Method] = {
         summary="Trains the concept's prediction to point away from it; a baseline, minutes on a small model.",
         module="esd",
         config_name="ESDConfig",
-        families=("label-unet",),
+        families=("label-unet", "sd1", "sd2", "sdxl"),
         layers="full",
-        trains=True,
+        handed=("observe", "retain"),
+    ),
+    "concept_ablation": Method(
+        summary="Trains the concept's prediction to be that of its alternative; a baseline, minutes on a small model.",
+        module="concept_ablation",
+        config_name="ConceptAblationConfig",
+        families=("label-unet", "sd1", "sd2", "sdxl"),
+        layers="full",
+        handed=("observe", "retain"),
+    ),
+    "all_but_one": Method(
+        summary="Trains the concept's guidance to be its alternative's and holds the unconditional score still; minutes.",
+        module="all_but_one",
+        config_name="AllButOneConfig",
+        families=("label-unet", "sd1", "sd2", "sdxl"),
+        layers="full",
+        handed=("observe", "retain"),
     ),
     "sfd": Method(
         summary="Trains a one-call student that has forgotten, from conditions alone; minutes on a small model.",
@@ -62,7 +83,7 @@ METHODS: dict[str, Method] = {
         config_name="SFDConfig",
         families=("label-unet",),
         layers="full",
-        trains=True,
+        handed=("observe", "classify"),
     ),
 }
 

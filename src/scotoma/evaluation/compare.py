@@ -14,9 +14,11 @@ from scotoma.errors import UsageError
 from scotoma.evaluation.draw import Progress, draw
 from scotoma.evaluation.figures import NAMES, Pairs, Seen, five_figures, retention_by_concept
 from scotoma.evaluation.reference import Reference
+from scotoma.evaluation.structure import edge_distance
 from scotoma.evaluation.task import Task
 from scotoma.models.model import Model
 from scotoma.records import Figure
+from scotoma.statistics import bootstrap_mean
 
 
 class Judge(Protocol):
@@ -52,13 +54,24 @@ class Comparison:
 
     @cached_property
     def figures(self) -> Mapping[str, Figure]:
-        """The five figures by name. Without a judge all are undecided, and the pixel differences stand alone."""
+        """The five figures by name, and how far edges moved, which needs no judge; without one the five are undecided."""
         if self.pairs is None:
-            return dict.fromkeys(NAMES, Figure(None, 0, note="nobody judged the pictures; give --clip PATH_OR_ID"))
+            nobody = Figure(None, 0, note="nobody judged the pictures; give --clip PATH_OR_ID")
+            return dict.fromkeys(NAMES, nobody) | self._edges()
         found = five_figures(self.pairs, self.task.concepts, self.task.alternatives, self.reference)
         if self.unseen:
             found["redirected"] = Figure(None, 0, note=f"the judge does not know {', '.join(self.unseen)}")
-        return found
+        return found | self._edges()
+
+    def _edges(self) -> dict[str, Figure]:
+        moved = edge_distance(self.before, self.after)
+        out = {}
+        for name, forgets in (("edges_kept", False), ("edges_forgotten", True)):
+            chosen = [float(d) for d, role in zip(moved, self.roles, strict=True) if (role == "forget") == forgets]
+            if chosen:
+                i = bootstrap_mean(chosen, seed=0, bounds=(0, 1))
+                out[name] = Figure(i.value, i.n, i.low, i.high, interval="bootstrap 95%")
+        return out
 
     @cached_property
     def concepts(self) -> Mapping[str, Figure]:

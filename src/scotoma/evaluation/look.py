@@ -41,6 +41,7 @@ class Look:
     far: tuple[str, ...] = ()
     prompts: tuple[str, ...] = TEMPLATES  # with {} for the concept; models of the zoo have their own
     size: Size | None = None
+    phrasings: int = 0  # pictures of other words for the concept, of each kind (evaluation/phrasings.py)
     first_seed: int | None = None
     guidance: float | None = None  # None: the unedited model's
     steps: int | None = None  # None: 25

@@ -61,6 +61,14 @@ def compose(noun: str, style: str | None, colour: str | None, place: str | None,
     return text
 
 
+def row(name: str) -> dict[str, Any]:
+    """What the frozen file says of an emoji: category, subcategory, synonyms, keywords. Raises UsageError."""
+    rows: dict[str, dict[str, Any]] = {row["name"]: row for row in frozen()["names"]}
+    if name not in rows:
+        raise unknown_name("emoji", name, rows)
+    return rows[name]
+
+
 def expand(data: str, name: str) -> tuple[Concept, ...]:
     """The concepts that a name stands for: itself, or the members of a stand-in category.
 
@@ -73,14 +81,15 @@ def expand(data: str, name: str) -> tuple[Concept, ...]:
         if name not in classes:
             raise unknown_name("class", name, classes)
         return (Concept(name, kind="class"),)
-    rows = {row["name"]: row for row in frozen()["names"]}
-    if name in frozen()["stand_ins"]:
-        return tuple(Concept(m, tuple(rows[m]["synonyms"])) for m in frozen()["stand_ins"][name])
-    if name in frozen()["styles"]:
+    stand_ins, styles = frozen()["stand_ins"], frozen()["styles"]
+    if name in stand_ins:
+        return tuple(Concept(m, tuple(row(m)["synonyms"])) for m in stand_ins[name])
+    if name in styles:
         return (Concept(name, kind="style"),)
-    if name not in rows:
-        raise unknown_name("concept of the zoo", name, [*rows, *frozen()["styles"], *frozen()["stand_ins"]])
-    return (Concept(name, tuple(rows[name]["synonyms"])),)
+    known = [row["name"] for row in frozen()["names"]]
+    if name not in known:
+        raise unknown_name("concept of the zoo", name, [*known, *styles, *stand_ins])
+    return (Concept(name, tuple(row(name)["synonyms"])),)
 
 
 def unwanted(data: str) -> tuple[str, ...]:
@@ -105,6 +114,15 @@ def near_and_far(data: str, names: Sequence[str]) -> tuple[list[str], list[str]]
         close = {n for name in names for kind in ("subcategory", "nearest") for n in _near()[name][kind]}
     kept = [row["name"] for row in rows if row["name"] not in names]
     return [n for n in kept if n in close], [n for n in kept if n not in close]
+
+
+def some_kept(data: str, names: Sequence[str], near: int = 24, far: int = 40) -> tuple[str, ...]:
+    """Kept names for a method that holds some of them still: as many near and far ones of `names`, spread by a fixed
+    order over all, so that most names that an evaluation asks for are not among them."""
+    styles = frozen()["styles"] if data == "emoji" else []
+    close, rest = near_and_far(data, [n for n in names if n not in styles])
+    order = random.Random(0)
+    return tuple(name for pool, n in ((close, near), (rest, far)) for name in order.sample(pool, min(n, len(pool))))
 
 
 def _category(names: Sequence[str]) -> bool:

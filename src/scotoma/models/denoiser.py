@@ -182,6 +182,12 @@ class Schedule:
         return TimeRange(self.t_for_sigma(low), self.t_for_sigma(high))
 
 
+def guide(null: Tensor, cond: Tensor, w: float) -> Tensor:
+    """null + w (cond - null): classifier-free guidance. Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022,
+    Eq. 6, with w counted so that w = 1 is the conditional prediction."""
+    return null + w * (cond - null)
+
+
 class Denoiser:
     """x0 = f(x, t, cond), whatever the network predicts. Gradients flow through; nothing is clipped.
 
@@ -203,10 +209,8 @@ class Denoiser:
     def output(self, x: Tensor, time: Tensor, cond: Cond, null: Cond | None = None, guidance: float = 1.0) -> Tensor:
         """What the network says, with classifier-free guidance out(n) + w (out(c) - out(n)) in one batched call.
 
-        The only place where a network is called and where guidance is computed. x: B C H W; time: (B,) as the network
-        counts; null: B rows, not needed at w = 1 and the only condition used at w = 0. Every conversion of this file
-        is affine in the output, so guiding the output guides eps and x0 alike. Ho and Salimans, "Classifier-Free
-        Diffusion Guidance", 2022, Eq. 6, with w counted so that w = 1 is the conditional prediction.
+        x: B C H W; time: (B,) as the network counts; null: B rows, not needed at w = 1 and the only condition used at
+        w = 0. Every conversion of this file is affine in the output, so guiding the output guides eps and x0 alike.
         """
         if guidance == 1.0:
             return self._call(x, time, cond)
@@ -214,9 +218,14 @@ class Denoiser:
             raise UsageError(f"guidance {guidance} needs the null condition; give null, or guidance 1")
         if guidance == 0.0:
             return self._call(x, time, null)
-        both = self._call(torch.cat([x, x]), torch.cat([time, time]), Cond.cat([null, cond]))  # 2B C H W
-        out_null, out_cond = both.chunk(2)
-        return out_null + guidance * (out_cond - out_null)
+        out_null, out_cond = self.outputs(x, time, [null, cond])
+        return guide(out_null, out_cond, guidance)
+
+    def outputs(self, x: Tensor, time: Tensor, conds: Sequence[Cond]) -> tuple[Tensor, ...]:
+        """What the network says of the same x under K conditions of B rows each, in one call of K B rows."""
+        k = len(conds)
+        together = self._call(x.repeat(k, *(1,) * (x.ndim - 1)), time.repeat(k), Cond.cat(conds))
+        return together.chunk(k)
 
     def _call(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         dtype = getattr(self.network, "dtype", x.dtype)

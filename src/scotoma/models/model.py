@@ -195,21 +195,56 @@ class Model:
         if isinstance(self.pipeline, LabelPipeline):
             return nn.functional.pixel_shuffle(latents, self.pipeline.pixel_unshuffle).clamp(-1, 1)
         vae = self.pipeline.vae
-        mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
         latents = latents / vae.config.scaling_factor
-        if self.family.name == "sdxl" and mean is not None and std is not None:  # as the SDXL pipeline does
-            latents = latents * torch.tensor(std).view(1, -1, 1, 1).to(latents)
-            latents = latents + torch.tensor(mean).view(1, -1, 1, 1).to(latents)
+        if (shift := self._latent_shift(latents)) is not None:
+            latents = latents * shift[1] + shift[0]
+        with self._wide_vae():
+            pictures: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+        return pictures.float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def to_latents(self, pictures: Tensor) -> Tensor:
+        """What the network denoises (B C H W) from pictures (B 3 H' W' in [-1, 1]): the inverse of `decode`, for latent
+        models the mode of the VAE's posterior. A model of gray pictures takes the mean of the three channels."""
+        if isinstance(self.pipeline, LabelPipeline):
+            channels = self.latent_shape[0] // self.pipeline.pixel_unshuffle**2
+            pictures = pictures if channels == 3 else pictures.mean(1, keepdim=True)
+            return nn.functional.pixel_unshuffle(pictures, self.pipeline.pixel_unshuffle)
+        vae = self.pipeline.vae
+        with self._wide_vae():
+            latents: Tensor = vae.encode(pictures.to(vae.dtype)).latent_dist.mode().float()
+        if (shift := self._latent_shift(latents)) is not None:
+            latents = (latents - shift[0]) / shift[1]
+        return latents * float(vae.config.scaling_factor)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(width, height) of a picture."""
+        _, height, width = self.latent_shape
+        pixels = isinstance(self.pipeline, LabelPipeline)
+        scale = self.pipeline.pixel_unshuffle if pixels else self.pipeline.vae_scale_factor
+        return width * scale, height * scale
+
+    def _latent_shift(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation by which the SDXL pipeline shifts latents, where its VAE has them."""
+        mean, std = (self.pipeline.vae.config.get(f"latents_{name}") for name in ("mean", "std"))
+        if self.family.name != "sdxl" or mean is None or std is None:
+            return None
+        return torch.tensor(mean).view(1, -1, 1, 1).to(like), torch.tensor(std).view(1, -1, 1, 1).to(like)
+
+    @contextmanager
+    def _wide_vae(self) -> Iterator[None]:
+        """The VAE in float32 for a while, where in float16 it would overflow (SDXL's)."""
+        vae = self.pipeline.vae
         half = vae.dtype
         upcast = half == torch.float16 and bool(vae.config.get("force_upcast"))
-        if upcast:  # SDXL's VAE overflows in float16
+        if upcast:
             vae.to(torch.float32)
         try:
-            pictures: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+            yield
         finally:
             if upcast:
                 vae.to(half)
-        return pictures.float().clamp(-1, 1)
 
     def _label(self, prompt: str | int) -> int:
         classes = self.pipeline.classes

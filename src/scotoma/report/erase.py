@@ -90,6 +90,31 @@ _SECTIONS: tuple[tuple[str, dict[str, _Kind]], ...] = (
         },
     ),
 )
+# Sections that an evidence may have.
+_MORE: tuple[tuple[str, dict[str, _Kind]], ...] = (
+    (
+        "Layout, from 0 for the same edges to 1 for none in common",
+        {
+            "edges_kept": _Kind("Edges, kept concepts", "distance of after from before, same seeds", "number"),
+            "edges_forgotten": _Kind("Edges, the concept", "distance of after from before, same seeds", "number"),
+        },
+    ),
+    (
+        "Other words for the concept, in percent of their pictures that show it",
+        {
+            "shown_by_synonym": _Kind("Synonyms", "after the edit", "share"),
+            "shown_by_synonym_unedited": _Kind("Synonyms, unedited model", "what there was to lose", "share"),
+            "shown_by_hypernym": _Kind("Words for its kind", "after the edit", "share"),
+            "shown_by_hypernym_unedited": _Kind(
+                "Words for its kind, unedited model", "what there was to lose", "share"
+            ),
+            "shown_by_compound": _Kind("Prompts that ask for more", "after the edit", "share"),
+            "shown_by_compound_unedited": _Kind(
+                "Prompts that ask for more, unedited model", "what there was to lose", "share"
+            ),
+        },
+    ),
+)
 _FORMATS: dict[Unit, tuple[Callable[[float], str], Callable[[float, float], str]]] = {
     "share": (page.percent, page.percent_range),
     "points": (page.points, page.points_range),
@@ -263,7 +288,8 @@ def _figure_sections(figures: Mapping[str, Figure], concept: str, instead: str) 
     known: set[str] = set()
     sections = []
     fill = {"concept": concept, "instead": instead or "the alternative; none was named"}
-    for heading, kinds in _SECTIONS:
+    more = [(heading, {n: k for n, k in kinds.items() if n in figures}) for heading, kinds in _MORE]
+    for heading, kinds in (*_SECTIONS, *((h, k) for h, k in more if k)):
         known |= {*kinds, *(k.unedited for k in kinds.values())}
         scale = _scale([figures.get(name) for name in kinds], {k.unit for k in kinds.values()})
         rows = []
