@@ -7,7 +7,6 @@ An arm is a name and a function that makes an edited model and the seconds it to
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines import gradient_ascent, relabelled
+from keeping import kept
 
 from scotoma import api
 from scotoma.detectors.image import zoo_names
@@ -28,7 +28,7 @@ from scotoma.evaluation.zoo_task import zoo_task
 from scotoma.models.load import load
 from scotoma.models.model import Model
 from scotoma.models.student import as_multistep, one_step
-from scotoma.records import Concept, write_text
+from scotoma.records import Concept
 
 CURVE_SEED = 4_500_000
 
@@ -110,24 +110,6 @@ def _timed(make: Callable[[], Model]) -> Made:
 
 
 def _kept(run: Callable[[Path], Edit], model: Model, key: list[Any], cache: Path) -> Made:
-    sources = sorted(Path(sfd.__file__).parent.glob("*.py"))
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    folder = cache / key_of([model.hash(), code, *key])
-    file, timing = folder / "edit.safetensors", folder / "seconds.json"
-    if not timing.exists():
-        start = time.perf_counter()
-        edit = run(folder)
-        whole = time.perf_counter() - start
-        edit.save(file)
-        curves = sorted(folder.rglob("curve.jsonl"))
-        rows = [json.loads(line) for path in curves for line in path.read_text().splitlines()]
-        # A run that was killed and resumed knows its seconds from the clock in its checkpoints.
-        seconds = max([whole, *(row["seconds"] for row in rows if "seconds" in row)])
-        write_text(timing, json.dumps({"seconds": seconds, "curve": rows, "key": key}) + "\n")
-    told = json.loads(timing.read_text())
-    edited = Edit.load(file).apply(model)
-    return Made(edited, told["seconds"], 1 if one_step(edited.scheduler) else 25, told["curve"])
-
-
-def key_of(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    made = kept(run, [model.hash(), *key], cache)
+    edited = made.edit.apply(model)
+    return Made(edited, made.seconds, 1 if one_step(edited.scheduler) else 25, made.curve)

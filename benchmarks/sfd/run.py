@@ -195,7 +195,7 @@ def table(task: Task, model: Model) -> dict[str, Figure]:
     concept, instead = task.concept, task.instead
     made: dict[str, arms.Made | None] = {
         "keep_score": arms.by_sfd(model, concept, instead, 0, CACHE, dataclasses.replace(CONFIG, keep="score")),
-        "esd": arms.by_esd(model, concept, instead, 0, CACHE, ESDConfig()),
+        "esd": arms.by_esd(model, concept, instead, 0, CACHE, ESDConfig(iterations=300, batch=32, lr=1e-4)),
         "gradient_ascent": arms.by_gradient_ascent(model, concept, instead, 0, 300),
         "relabelled": arms.by_relabelling(model, concept, instead, 0, 300),
         "retrained": arms.retrained(HERE.parents[1] / f"build/zoo/fashion-mnist-without-{concept}"),

@@ -255,8 +255,17 @@ def examine(
     said = phrasings(model, concepts)
     if not look.phrasings or judge is None or not said:
         return seen
-    drawn = {"first_seed": (look.first_seed or 0) + PHRASINGS_SEED, "guidance": look.guidance, "steps": look.steps}
-    more = shown_by(model, after, judge, task.concepts, said, pictures=look.phrasings, **drawn)
+    more = shown_by(
+        model,
+        after,
+        judge,
+        task.concepts,
+        said,
+        pictures=look.phrasings,
+        first_seed=(look.first_seed or 0) + PHRASINGS_SEED,
+        guidance=look.guidance,
+        steps=look.steps,
+    )
     evidence = dataclasses.replace(seen.evidence, figures={**seen.evidence.figures, **more})
     return Examination(seen.comparison, evidence)
 

@@ -147,6 +147,18 @@ def test_the_demo_is_a_call_of_erase_that_resolves(tmp_path, monkeypatch):
     assert asked == ["zoo:emoji"]
 
 
+def test_the_demo_erases_twice_and_draws_the_unedited_model_once(tmp_path, monkeypatch):
+    from scotoma.cli import erase
+
+    calls = []
+    monkeypatch.setattr(erase, "run", lambda args, pictures: calls.append((args, pictures)) or 0)
+    assert main(["demo", "--out", str(tmp_path), "--concept", "axe"]) == 0
+    assert [args.method for args, _ in calls] == ["uce", "all_but_one"]
+    assert [args.report for args, _ in calls] == [tmp_path, tmp_path / "all-but-one"]
+    assert {pictures for _, pictures in calls} == {tmp_path / "pictures"}
+    assert all(args.concept == ["axe"] and args.out.name == "axe.safetensors" for args, _ in calls)
+
+
 @pytest.mark.parametrize("given", [["lr=0.1"], {"lr": 0.1}])
 def test_shorthands_join_the_settings_in_either_form(given):
     import argparse

@@ -178,7 +178,8 @@ def test_diff_instruct_pulls_the_student_by_the_score_difference(model):
 
 
 def test_other_times_by_hand(model):
-    """What (4) adds: forget_weight x other_times x the mean over forgotten of |f_theta(x_t, t, c_f) - P|^2 / w."""
+    """What (4) adds: forget_weight x other_times x the mean over forgotten of |out_theta - out_phi|^2 s^2 / w, told the
+    concept and the alternative, on noisy pictures of the student or, for every other row, of the teacher."""
     drawn, found = rows(model), []
     for weight in (0.0, 3.0):
         at = moved(nets(model))
@@ -186,19 +187,36 @@ def test_other_times_by_hand(model):
         losses = sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
         found.append(gradient(at.student))
     sfd.network(at.student).zero_grad()
-    gone = drawn.part(drawn.forgotten)
-    with torch.no_grad():
-        x = at.generate(drawn.z, drawn.told)[drawn.forgotten]
-        x_t = at.student.schedule.noisy(x, gone.e, gone.t)
-        teacher = at.teacher(x_t, gone.t, gone.teacher)
+    gone, schedule = drawn.part(drawn.forgotten), at.student.schedule
     assert gone.teacher.labels.eq(2).all() and gone.told.labels.eq(1).all()
-    per_sample = (at.student(x_t, gone.t, gone.told) - teacher).square().sum((1, 2, 3)) / (x - teacher).abs().mean(
-        (1, 2, 3)
-    )
+    total = []
+    for i in range(len(gone.t)):
+        one = gone.part(slice(i, i + 1))
+        low = schedule.t_for_sigma(0.14)
+        t = low + (one.free[:, 0] * (len(schedule) - low)).floor().long()
+        with torch.no_grad():
+            draws = at.teacher if one.free[0, 1] < 0.5 else at.student
+            start = torch.tensor([at.t_init])
+            y = draws(schedule.coefficients(start, one.z)[1] * one.z, start, one.told)
+            x_t = schedule.noisy(y, one.e, t)
+            should = at.teacher.output(x_t, t, one.teacher)
+            w = (y - at.teacher(x_t, t, one.teacher)).abs().mean()
+        says = at.student.output(x_t, t, one.told)
+        total.append((1 - schedule.alphas_cumprod[t]).float() * (says - should).square().sum() / w)
+    per_sample = torch.cat(total)
     (0.5 * 3.0 * per_sample.mean()).backward()
     expected = gradient(at.student)
     assert torch.allclose(found[1] - found[0], expected, atol=1e-4 * float(expected.abs().max()))
     assert torch.allclose(losses["other times"][drawn.forgotten], per_sample.detach(), rtol=1e-3)
+
+
+def test_other_times_reach_the_whole_schedule_and_both_kinds_of_states(model):
+    conditions = label_conditions(model, CONCEPT, INSTEAD)
+    free = torch.cat(
+        [sfd.draw(conditions, 1, 8, sfd.TimeRange(0, 9), model.latent_shape, seed=0, step=i).free for i in range(100)]
+    )
+    assert free.min() < 0.01 and free.max() > 0.99 and abs(float(free.mean()) - 0.5) < 0.02
+    assert abs(float((free[:, 1] < 0.5).float().mean()) - 0.5) < 0.05
 
 
 @pytest.mark.parametrize("share", ["passes", "samples", "score_first", "nothing"])

@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, pictures: Path | None = None) -> int:
+    """`pictures` is a folder where pictures are kept, and looked for, instead of the report's own."""
     from scotoma import api
     from scotoma.erasure import method
     from scotoma.errors import UsageError
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         )
     looking.check_folder(args.report)
     config = settings(method(args.method).config, _with_shorthands(args))
-    pictures = args.report / "pictures" if args.report else None
+    pictures = pictures or (args.report / "pictures" if args.report else None)
     look = looking.look(args, judge="a", first_seed=api.SELF_CHECK_SEED, folder=pictures)
     model = source.load(args.model, args)
     training = None

@@ -36,7 +36,8 @@ class Conditions:
 
 class Rows(NamedTuple):
     """N samples of one iteration, the kept ones first: what they are told, what their teacher is told, whether they are
-    forgotten (N bool), one over how many of their kind the iteration has (N), noise z and e (N C H W), times t (N,)."""
+    forgotten (N bool), one over how many of their kind the iteration has (N), noise z and e (N C H W), times t (N,), and
+    two more even numbers in [0, 1) for each (N 2)."""
 
     told: Cond
     teacher: Cond
@@ -45,6 +46,7 @@ class Rows(NamedTuple):
     z: Tensor
     e: Tensor
     t: Tensor
+    free: Tensor
 
     def part(self, rows: slice | Tensor) -> Rows:
         """Some of them; their shares remain those of the whole iteration."""
@@ -77,13 +79,14 @@ def draw(
     rank, world = (processes.rank, processes.world) if processes else (0, 1)
     order = torch.Generator().manual_seed(mix(seed, step, stream))
     parts = [torch.randperm(n, generator=order).tolist() for n in counts]
-    told, teacher, zs, es, ts = [], [], [], [], []
+    told, teacher, zs, es, ts, free = [], [], [], [], [], []
     rows = range(rank, sum(counts), world)
     for i in rows:
         own = torch.Generator().manual_seed(mix(seed, step, stream, i))
         zs.append(torch.randn(shape, generator=own))
         es.append(torch.randn(shape, generator=own))
-        u, v = torch.rand(2, generator=own, dtype=torch.float64).tolist()
+        u, v, *rest = torch.rand(4, generator=own, dtype=torch.float64).tolist()
+        free.append(rest)
         kind, k = (0, i) if i < kept else (1, i - kept)
         ts.append(times.low + int((parts[kind][k] + u) / counts[kind] * (times.high - times.low + 1)))
         turn = step * counts[kind] + k
@@ -104,6 +107,7 @@ def draw(
         torch.stack(zs).to(device),
         torch.stack(es).to(device),
         torch.tensor(ts, device=device),
+        torch.tensor(free, device=device),
     )
 
 

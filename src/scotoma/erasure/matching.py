@@ -29,16 +29,16 @@ from scotoma.models.model import Model
 from scotoma.models.student import one_step
 from scotoma.records import Concept
 
-SMALL = 100_000_000  # parameters; below, the default learning rate is ten times that for Stable Diffusion
+SMALL = 100_000_000  # parameters; below, the default learning rate is the zoo's and not that for Stable Diffusion
 
 
 @dataclass(frozen=True)
 class MatchingConfig:
     """Settings that all three have. Every field has its help in its metadata."""
 
-    iterations: int = field(default=300, metadata={"help": "updates"})
+    iterations: int = field(default=200, metadata={"help": "updates"})
     batch: int = field(default=16, metadata={"help": "states in each"})
-    lr: float = field(default=0.0, metadata={"help": "of Adam; 0: 1e-5, or 1e-4 for networks below 100 M parameters"})
+    lr: float = field(default=0.0, metadata={"help": "of Adam; 0: 1e-5, or 3e-4 for networks below 100 M parameters"})
     layers: str = field(
         default="",
         metadata={"help": f"what is trained: {', '.join(GROUPS)}; empty: the method's own, or full without text"},
@@ -154,7 +154,7 @@ def _fit(
     size = sum(p.numel() for p in model.unet.parameters())
     config = dataclasses.replace(
         config,
-        lr=config.lr or (1e-4 if size < SMALL else 1e-5),
+        lr=config.lr or (3e-4 if size < SMALL else 1e-5),
         layers=config.layers or ("full" if model.labels else layers),
     )
     frozen = model.denoiser()

@@ -26,12 +26,16 @@ remains unbiased, and only the noise of the two updates is correlated. With F th
 gradient of the input is another F and one of the weights too, (2) and (3) cost 9 F a sample: student 1 + 2, teacher
 1 + 1, score 1 + 1 + 2; in the published loop 11 F, and as many forgotten as kept samples.
 
-A student that is sampled in many steps after all would call times that were never trained. So at the times t of (2) it
-also learns, for forgotten conditions alone, what the teacher says there of c_o:
+A student that is sampled in many steps after all would call times that were never trained, and at the noisiest of them it
+would begin with the concept, which later steps then only finish. So for forgotten conditions alone it also learns, at any
+time t' of the whole schedule, what the teacher says there of c_o:
 
-    L_other = sum (f_theta(x_t, t, c_f) - P)^2 / w     x_t and P held still                                         (4)
+    y = x, or for every other sample what the teacher draws for c_f in one call;  x_t' = a y + s e
+    L_other = sum s^2 (out_theta(x_t', t', c_f) - out_phi(x_t', t', c_o))^2 / w'                                    (4)
 
-added to theta's loss with weight other_times x forget_weight, mean over forgotten; 3 F more for each forgotten sample.
+with out the networks' outputs (for v-prediction s^2 (out - out)^2 is the squared difference of x0) and w' that of (2) at
+y. It is added to theta's loss with weight other_times x forget_weight, mean over forgotten; about 5 F more for each
+forgotten sample.
 
 Departures: (4); shared passes; times and classes are stratified over a batch (each sample has the same distribution,
 their sum varies less); kept classes are drawn evenly instead of with a data set's frequencies; learning rates may fall
@@ -69,6 +73,7 @@ Retold = Callable[[Rows, Tensor], Cond]  # rows and the score's pictures -> what
 Classify = Callable[
     [Tensor], Tensor
 ]  # pictures N C H' W' in [-1, 1] -> logits (N, classes), in the order of the labels
+SIGMA_MIN = 0.14  # lowest noise level of (4)
 GAP_SIGMAS = (0.14, 0.5, 1.0, 2.5, 5.0, 13.0)
 GAP_SAMPLES = 32  # student samples on which score_gap is measured
 
@@ -197,11 +202,11 @@ class Nets(NamedTuple):
 
         return cls(started(False), started(True), started(True), like.schedule.t_for_sigma(sigma_init))
 
-    def generate(self, z: Tensor, told: Cond) -> Tensor:
-        """(1): N C H W from noise z, one call."""
+    def generate(self, z: Tensor, told: Cond, by: Denoiser | None = None) -> Tensor:
+        """(1): N C H W from noise z, one call; by the student where nobody else is named."""
         t = torch.full((len(z),), self.t_init, device=z.device)
         _, s = self.student.schedule.coefficients(t, z)
-        return self.student(s * z, t, told)
+        return (by or self.student)(s * z, t, told)
 
 
 def network(denoiser: Denoiser) -> nn.Module:
@@ -253,14 +258,27 @@ def student_gradient(
     x.backward(on_x)
     if config.other_times:
         losses["other times"] = torch.zeros_like(losses["student"])
-    if config.other_times and bool(rows.forgotten.any()):
-        gone = rows.part(rows.forgotten)
-        says, should = nets.student(x_t.detach()[rows.forgotten], gone.t, gone.told), teacher.detach()[rows.forgotten]
-        w = (x.detach()[rows.forgotten] - should).abs().mean((1, 2, 3)).clamp(min=1e-5)
-        other = (says - should).square().sum((1, 2, 3)) / w
-        (config.other_times * gone.weights(config.forget_weight) * other).sum().backward()
-        losses["other times"][rows.forgotten] = other.detach()
+    if config.other_times and bool((gone := rows.forgotten).any()):
+        other = other_times_loss(nets, x.detach()[gone], rows.part(gone), told[gone])
+        (config.other_times * rows.part(gone).weights(config.forget_weight) * other).sum().backward()
+        losses["other times"][gone] = other.detach()
     return losses
+
+
+def other_times_loss(nets: Nets, x: Tensor, rows: Rows, teacher_told: Cond) -> Tensor:
+    """(4), one number a sample (N,), for N forgotten rows and the student's samples x of them (N C H W, held still)."""
+    schedule = nets.teacher.schedule
+    low, end = schedule.t_for_sigma(SIGMA_MIN), len(schedule)
+    t = (low + rows.free[:, 0] * (end - low)).long()
+    with torch.no_grad():
+        theirs = nets.generate(rows.z, rows.told, by=nets.teacher)
+        y = torch.where((rows.free[:, 1] < 0.5).view(-1, 1, 1, 1), theirs, x)
+        x_t = schedule.noisy(y, rows.e, t)
+        should = nets.teacher.output(x_t, schedule.network_time(t), teacher_told)
+        w = (y - nets.teacher.x0_from(should, x_t, t)).abs().mean((1, 2, 3)).clamp(min=1e-5)
+    says = nets.student.output(x_t, schedule.network_time(t), rows.told)
+    _, s = schedule.coefficients(t, x)
+    return (s * (says - should)).square().sum((1, 2, 3)) / w
 
 
 def score_gradient(nets: Nets, x: Tensor, rows: Rows, config: SFDConfig) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from scotoma.evaluation.compare import Judge
 from scotoma.evaluation.draw import draw
-from scotoma.evaluation.figures import rate
-from scotoma.evaluation.reference import fid, moments
+from scotoma.evaluation.figures import Seen, rate
+from scotoma.evaluation.reference import Reference, fid, moments
 from scotoma.evaluation.task import Task
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
@@ -27,24 +27,28 @@ def observer(task: Task, judge: Judge, *, steps: int = 10) -> Callable[[int, Mod
     left out too.
     """
     heads = [a.head for a in task.asks]
-    kept = np.array([a.role != "forget" for a in task.asks])
-    reference = judge.reference and judge.reference.without(task.concepts)
 
     def observe(step: int, model: Model) -> dict[str, float]:
-        seen = judge.sees(draw(model, task.asks, steps=steps), heads)
-        rows = [(a, label) for a, label in zip(task.asks, seen.labels, strict=True) if label is not None]
-        asked = [(a, label) for a, label in rows if a.role == "forget"]
-        shares = {
-            "forgotten": [label not in task.concepts for _, label in asked],
-            "redirected": [label == a.becomes for a, label in asked if a.becomes],
-            "retained": [label == a.wanted for a, label in rows if a.role != "forget"],
-        }
-        out = {name: float(np.mean(hits)) for name, hits in shares.items() if hits}
-        if reference is not None:
-            out["fid"] = fid(moments(seen.features[kept]), (reference.mean, reference.cov))
-        return out
+        return shares(task, judge.sees(draw(model, task.asks, steps=steps), heads), judge.reference)
 
     return observe
+
+
+def shares(task: Task, seen: Seen, reference: Reference | None) -> dict[str, float]:
+    """What one point of a curve says of the pictures of `task`."""
+    rows = [(a, label) for a, label in zip(task.asks, seen.labels, strict=True) if label is not None]
+    asked = [(a, label) for a, label in rows if a.role == "forget"]
+    hits = {
+        "forgotten": [label not in task.concepts for _, label in asked],
+        "redirected": [label == a.becomes for a, label in asked if a.becomes],
+        "retained": [label == a.wanted for a, label in rows if a.role != "forget"],
+    }
+    out = {name: float(np.mean(values)) for name, values in hits.items() if values}
+    if reference is not None:
+        real = reference.without(task.concepts)
+        kept = np.array([a.role != "forget" for a in task.asks])
+        out["fid"] = fid(moments(seen.features[kept]), (real.mean, real.cov))
+    return out
 
 
 def in_many_steps(

@@ -1,0 +1,44 @@
+"""Edits that a benchmark makes, kept on disk: a killed run goes on, and code that changed makes them anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import scotoma.erasure
+from scotoma.erasure.edit import Edit
+from scotoma.records import write_text
+
+
+@dataclass(frozen=True)
+class Kept:
+    """`seconds` of the training, points of the curve included; `curve` as it was observed."""
+
+    edit: Edit
+    seconds: float
+    curve: list[dict[str, float]]
+
+
+def kept(run: Callable[[Path], Edit], key: Sequence[Any], cache: Path) -> Kept:
+    """What `run(folder)` makes, or made before for the same key and the same code of scotoma/erasure."""
+    sources = sorted(Path(scotoma.erasure.__file__).parent.glob("*.py"))
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    folder = cache / hashlib.sha256(json.dumps([code, *key], sort_keys=True).encode()).hexdigest()[:20]
+    file, timing = folder / "edit.safetensors", folder / "seconds.json"
+    if not timing.exists():
+        start = time.perf_counter()
+        edit = run(folder)
+        whole = time.perf_counter() - start
+        edit.save(file)
+        curves = sorted(folder.rglob("curve.jsonl"))
+        rows = [json.loads(line) for path in curves for line in path.read_text().splitlines()]
+        # A run that was killed and resumed knows its seconds from the clock in its checkpoints.
+        seconds = max([whole, *(row["seconds"] for row in rows if "seconds" in row)])
+        write_text(timing, json.dumps({"seconds": seconds, "curve": rows, "key": list(key)}) + "\n")
+    told = json.loads(timing.read_text())
+    return Kept(Edit.load(file), told["seconds"], told["curve"])
