@@ -36,6 +36,7 @@ from scotoma.evaluation.task import Size, Task
 from scotoma.models import load as models_load
 from scotoma.models.model import Model
 from scotoma.models.sample import STEPS
+from scotoma.models.sld import SLD
 from scotoma.models.student import as_multistep
 from scotoma.records import Concept, Evidence, RunHeader, git_state
 
@@ -67,15 +68,26 @@ class Erasure:
 # --------------------------------------------------------------------------------------------------- the public functions
 
 
-def load(source: str | Path, *, edits: Sequence[str | Path | Edit] = (), **options: Any) -> Model:
+def load(
+    source: str | Path,
+    *,
+    edits: Sequence[str | Path | Edit] = (),
+    sld: str | SLD | None = None,
+    sld_concepts: Sequence[str] = (),
+    **options: Any,
+) -> Model:
     """A generator from a local diffusers folder, a hub id, or zoo:NAME, with `edits` (files or Edits) applied.
 
+    `sld` steers its sampling away from `sld_concepts` by Safe Latent Diffusion: "weak", "medium", "strong", "max", or an
+    SLD with settings of its own. It is no part of the weights: a folder that the model is saved to does not have it.
     Other options are those of `scotoma.models.load.load`: device, dtype, lora, variant, local_files_only. Raises
-    ModelError for a model that cannot be read, EditError for an Edit that does not fit.
+    ModelError for a model that cannot be read, EditError for an Edit that does not fit, UsageError for a strength that is
+    none.
     """
     read = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
+    steering = SLD.of(sld, sld_concepts) if isinstance(sld, str) else sld
     model = models_load.load(source, **options)
-    return stack(model, read, inplace=True).model if read else model
+    return (stack(model, read, inplace=True).model if read else model).steered(steering)
 
 
 def erase(
@@ -125,19 +137,22 @@ def erase(
 
 def evaluate(
     model: Model | str | Path,
-    edited: Model | Edit | str | Path | Sequence[Edit | str | Path],
+    edited: Model | Edit | str | Path | Sequence[Edit | str | Path] | None = None,
     *,
     concept: Concepts = (),
     instead: str | Sequence[str] = (),
+    sld: str | SLD | None = None,
     look: Look = LOOK,
 ) -> Evidence:
     """Draw the same prompts and seeds with the unedited and the edited model, and sum up what a judge sees.
 
     `edited` is a model, a folder, or one or several Edits or Edit files. `concept` and `instead` default to what the
-    Edits, or the folder's scotoma.json, say. Judge B, and seeds that the self-check does not use. Raises UsageError
+    Edits, or the folder's scotoma.json, say. `sld`, as in `load`, steers the edited model, or without `edited` the model
+    itself, away from the concepts; the unedited model is drawn without it. Judge B, and seeds that the self-check does not use. Raises UsageError
     where nobody says what the concept is.
     """
-    return examine(load(model) if not isinstance(model, Model) else model, edited, concept, instead, look=look).evidence
+    loaded = load(model) if not isinstance(model, Model) else model
+    return examine(loaded, edited, concept, instead, sld=sld, look=look).evidence
 
 
 # ------------------------------------------------------------------------------------------------ what they are made of
@@ -227,17 +242,18 @@ def carry_out(
 
 def examine(
     model: Model,
-    edited: Model | Edit | str | Path | Sequence[Edit | str | Path],
+    edited: Model | Edit | str | Path | Sequence[Edit | str | Path] | None,
     concept: Concepts = (),
     instead: str | Sequence[str] = (),
     *,
     look: Look,
+    sld: str | SLD | None = None,
     command: str = "scotoma.evaluate",
     given: Mapping[str, Any] | None = None,
 ) -> Examination:
     """`evaluate`, with the pictures. `command` and `given` go into the header of the Evidence."""
     look = look.filled("b", Size(200, 200, 400), EVALUATE_SEED)
-    edits, folder = _edits(edited)
+    edits, folder = _edits(model if edited is None and sld is not None else edited)
     headers = [e.header for e in edits] if edits else read_chain(folder) if folder is not None else []
     concept, instead = _as_recorded(headers, concept, instead)
     concepts, alternatives = named(model, concept, instead)
@@ -247,9 +263,13 @@ def examine(
         if edits
         else load(folder, device=model.device, dtype=model.dtype)
         if folder is not None
+        else model
+        if edited is None
         else edited
     )
     assert isinstance(after, Model)
+    if sld is not None:
+        after = after.steered(SLD.of(sld, [c.name for c in concepts]) if isinstance(sld, str) else sld)
     how = {"method": [h["method"] for h in headers], "settings": [h["config"] for h in headers]} if headers else {}
     seen = _examine(model, after, edits, task, judge, unseen, look, command, given, how)
     said = phrasings(model, concepts)
@@ -322,6 +342,7 @@ def _examine(
         "first_seed": look.first_seed,
         "pictures": {role: seen.roles.count(role) for role in dict.fromkeys(seen.roles)},
         "judge": judge.name if judge else "none",
+        **({"sld": after.sld.as_dict()} if after.sld else {}),
         **({"clip": look.clip, "labels": list(task.labels), "prompts": list(look.prompts)} if look.clip else {}),
     }
     asked = json.dumps([dataclasses.astuple(a) for a in task.asks])

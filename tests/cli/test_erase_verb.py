@@ -86,6 +86,19 @@ def test_a_dump_replays(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["config"]["lam"] == 0.25
 
 
+def test_evaluate_steered_by_sld_with_and_without_an_edit(folder, tmp_path, capsys):
+    words = ["evaluate", str(folder), "--concept", "cat", "--sld", "max", "--pictures", "1", "--steps", "2"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    evidence = Evidence.load(tmp_path)
+    assert evidence.header.resolved["sld"]["concepts"] == ["cat"]
+    assert evidence.header.hashes["model"] == evidence.header.hashes["edited"]
+    assert any(r["pixel_difference"] > 0 for r in evidence.records if r["role"] == "forget")
+    assert "kept out of" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+    assert main([*words[:-5], "sharp", "--pictures", "1"]) == 2
+    assert "strength of sld 'sharp'" in capsys.readouterr().err
+
+
 def test_evaluate_needs_one_edited_model(folder, capsys):
     assert main(["evaluate", str(folder)]) == 2
     assert "--edit FILE or --edited FOLDER" in capsys.readouterr().err

@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instead", action="append", default=[], metavar="NAME", help="what it became (default: as the Edit says)"
     )
+    parser.add_argument(
+        "--sld",
+        metavar="STRENGTH",
+        help="steer the edited model, or without --edit the model itself, away from the concept while it draws, by Safe "
+        "Latent Diffusion: weak, medium, strong or max",
+    )
     parser.add_argument("--judge", choices=("a", "b", "none"), default="b", help="the zoo's judge (default b)")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="evidence.jsonl, figures.json, report.html, pictures"
@@ -39,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
     from scotoma.errors import UsageError
     from scotoma.evaluation.figures import summary
 
-    if bool(args.edit) == bool(args.edited):
-        raise UsageError("evaluate compares with either --edit FILE or --edited FOLDER; give one of them")
+    if bool(args.edit) == bool(args.edited) and (args.edit or args.sld is None):
+        raise UsageError(
+            "evaluate compares with either --edit FILE or --edited FOLDER, or with --sld; give one of them"
+        )
     looking.check_folder(args.out)
     pictures = args.out / "pictures" if args.out else None
     look = looking.look(args, judge=args.judge, first_seed=api.EVALUATE_SEED, folder=pictures)
@@ -48,10 +56,11 @@ def run(args: argparse.Namespace) -> int:
     with progress("evaluation") as told:
         seen = api.examine(
             model,
-            args.edit or args.edited,
+            args.edit or args.edited or None,
             args.concept,
             args.instead,
             look=dataclasses.replace(look, progress=told),
+            sld=args.sld,
             command=args.command,
             given=looking.given(args),
         )
@@ -60,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         page = looking.write(
             args.out,
             seen,
-            title=f"Evaluating {', '.join(seen.comparison.task.concepts)} erased from {model.name}",
+            title=f"Evaluating {', '.join(seen.comparison.task.concepts)} "
+            + (f"erased from {model.name}" if args.edit or args.edited else f"kept out of {model.name} by SLD"),
             command=args.command,
             credits=model.defaults.get("credits", ()),
             blurred=args.blur,

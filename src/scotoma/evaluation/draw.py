@@ -75,8 +75,9 @@ def draw(
 
 
 def identify(model: Model) -> str:
-    """Weights, scheduler and size, of which every picture of a model is a function."""
-    return json.dumps([model.hash(), dict(model.scheduler.config), model.latent_shape], default=str)
+    """Weights, scheduler, size and steering, of which every picture of a model is a function."""
+    steered = [] if model.sld is None else [model.sld.as_dict()]
+    return json.dumps([model.hash(), dict(model.scheduler.config), model.latent_shape, *steered], default=str)
 
 
 def key(identity: str, chunk: Sequence[Ask], guidance: float, steps: int) -> str:

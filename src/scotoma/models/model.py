@@ -6,6 +6,7 @@ Notation: B batch, C channels, H W of what the network denoises (latents, or uns
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from scotoma.models.denoiser import Cond, Denoiser, Schedule
 from scotoma.models.families import DEFAULTS_FILE, LABELS_FILE, Family
 from scotoma.models.folders import read_json
 from scotoma.models.hashing import hash_names, hash_tensor
+from scotoma.models.sld import SLD
 from scotoma.records import write_text
 
 
@@ -98,6 +100,7 @@ class Model:
     source: str
     name: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    sld: SLD | None = None  # what its sampling is steered away from; no part of its weights, its hash or its folder
 
     # -- parts
 
@@ -285,7 +288,13 @@ class Model:
             kept = {
                 id(v): v for v in self.pipeline.components.values() if v is not None and not isinstance(v, nn.Module)
             }
-        return Model(copy.deepcopy(self.pipeline, kept), self.family, self.source, self.name, self.defaults)
+        return dataclasses.replace(self, pipeline=copy.deepcopy(self.pipeline, kept))
+
+    def steered(self, sld: SLD | None) -> Model:
+        """The same weights, sampled with Safe Latent Diffusion. Raises UsageError for a model that is told labels."""
+        if sld is not None and self.labels:
+            raise UsageError(f"{self.name} is told labels, and sld steers away from texts; give a text-to-image model")
+        return dataclasses.replace(self, sld=sld)
 
     def save(self, folder: str | Path, *, max_shard_size: str | int | None = None) -> None:
         """Write a plain, complete folder: stock diffusers loads it; shared components are written out in full.

@@ -17,6 +17,7 @@ from scotoma.bounds import check_text
 from scotoma.errors import ModelError, UsageError, unknown_name
 from scotoma.models.denoiser import Cond
 from scotoma.models.model import Model
+from scotoma.models.sld import Steering
 from scotoma.models.student import one_step
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
@@ -113,9 +114,15 @@ def _denoise(
     takes_noise = "generator" in inspect.signature(solver.step).parameters
     extra = {"generator": generators} if takes_noise else {}
     denoiser = model.denoiser()
+    steering = None
+    if model.sld is not None and model.sld.guidance:
+        steering = Steering(model.sld, model.encode([model.sld.text]).expand(len(x)), len(solver.timesteps))
     for t in solver.timesteps:
-        seen = solver.scale_model_input(x, t)
-        output = denoiser.output(seen, t.expand(len(x)), cond, null, guidance)
+        seen, time = solver.scale_model_input(x, t), t.expand(len(x))
+        if steering is None:
+            output = denoiser.output(seen, time, cond, null, guidance)
+        else:
+            output = steering.output(denoiser, seen, time, cond, model.null(len(x)) if null is None else null, guidance)
         x = solver.step(output, t, x, **extra, return_dict=False)[0]
     return x
 
