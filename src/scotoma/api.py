@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import scotoma
@@ -27,11 +28,13 @@ from scotoma.erasure.edit import Edit
 from scotoma.erasure.stacking import stack, state_of
 from scotoma.errors import UndecidedError, UsageError, unknown_name
 from scotoma.evaluation import zoo_task
-from scotoma.evaluation.along import in_many_steps, observer
+from scotoma.evaluation.along import at_guidances, in_many_steps, observer
 from scotoma.evaluation.compare import Comparison, Judge, compare
+from scotoma.evaluation.figures import rate
 from scotoma.evaluation.look import Concepts, Look, forbidden_concepts, judged, listed, named
 from scotoma.evaluation.phrasings import phrasings, shown_by
 from scotoma.evaluation.self_check import NOBODY, Check, Limits, SelfCheck, self_check
+from scotoma.evaluation.structure import looks_mosaicked
 from scotoma.evaluation.task import Size, Task
 from scotoma.models import load as models_load
 from scotoma.models.model import Model
@@ -44,6 +47,7 @@ from scotoma.records import Concept, Evidence, RunHeader, git_state
 SELF_CHECK_SEED, EVALUATE_SEED, CURVE_SEED = 0, 1_000_000, 500_000
 PHRASINGS_SEED = 100_000  # after the first seed of an evaluation, which draws fewer pictures than that
 CURVE_SIZE = Size(50, 60, 140)
+GUIDANCES = (1.0, 3.0, 5.0, 7.5)  # at which an edit is seen that was trained without guidance
 LOOK, LIMITS = Look(), Limits()
 
 
@@ -218,7 +222,7 @@ def carry_out(
         concepts=task.concepts,
         alternatives=[a for a in task.alternatives if a not in unseen],
         forbidden=[c.name for c in forbidden if judge is None or judge.knows(c.name, task.asks[0].head)],
-        reference=pictures.reference,
+        reference=None if chosen.leaves == "mosaic" else pictures.reference,  # a mosaic is like nothing real
         limits=limits,
     )
     if unseen and judge is not None:
@@ -233,6 +237,13 @@ def carry_out(
         guidances = (1.0, model.guidance if model.guidance > 1 else 2.0)
         many = in_many_steps(as_multistep(edited, model), task, judge, guidances)
         figures["forgotten_in_many_steps"] = {name: dataclasses.asdict(f) for name, f in many.items()}
+    if chosen.leaves == "mosaic":
+        forget = np.array([role == "forget" for role in pictures.roles])
+        blocks = looks_mosaicked(pictures.after[forget], pictures.before)
+        figures["looks_mosaicked"] = dataclasses.asdict(rate(blocks.tolist(), "no prompt asked for the concept"))
+        if judge is not None:
+            guided = at_guidances(edited, task, judge, sorted({*GUIDANCES, model.guidance}))
+            figures["forgotten_at_guidance"] = {name: dataclasses.asdict(f) for name, f in guided.items()}
     final = edit.with_figures({**edit.header["figures"], **figures})
     header = seen.evidence.header
     header = dataclasses.replace(header, hashes={**header.hashes, "edit 1": final.id})
@@ -376,9 +387,24 @@ def _handed(
         out["observe"] = observer(task, judge)
     if "classify" in method.handed and data:
         out["classify"] = name_classifier(model, zoo_names.load(data))
+    if "heat" in method.handed and data:
+        names = zoo_names.load(data)
+        if all(c.name in names.labels for c in concepts):
+            out["heat"] = heat_maps(names, model)
     if "retain" in method.handed and data:
         out["retain"] = zoo_task.some_kept(data, [c.name for c in concepts])
     return out
+
+
+def heat_maps(names: zoo_names.NameClassifier, model: Model) -> Callable[[torch.Tensor, str], torch.Tensor]:
+    """Where a name is: its class activation map, 0 everywhere in pictures that are not more likely it than not."""
+    names.network.to(model.device)
+
+    def heat(pictures: torch.Tensor, label: str) -> torch.Tensor:
+        likely = names.logits(pictures).softmax(1)[:, names.labels.index(label)] >= 0.5
+        return names.heat_map(pictures, label) * likely.view(-1, 1, 1)
+
+    return heat
 
 
 def name_classifier(model: Model, names: zoo_names.NameClassifier) -> Callable[[torch.Tensor], torch.Tensor]:

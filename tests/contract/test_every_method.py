@@ -20,14 +20,21 @@ SHORT: dict[str, dict] = {
         name: {"iterations": 2, "batch": 2, "steps": 2, "trajectories": 2}
         for name in ("esd", "concept_ablation", "all_but_one")
     },
+    "safegen": {"iterations": 2, "batch": 2, "steps": 2, "pictures": 2},
     "sfd": {"iterations": 2, "kept": 2, "forgotten": 1},
 }
 CONCEPTS = {"text": ("cat", "dog"), "labels": ("class 1", "class 2")}
 
 
+def asked(model, method):
+    """Concept and alternative."""
+    concept, instead = CONCEPTS[model.family.conditioning]
+    return concept, instead if METHODS[method].leaves == "alternative" else ""
+
+
 def made(models, method, family, seed=0):
     model = models[family]
-    concept, instead = CONCEPTS[model.family.conditioning]
+    concept, instead = asked(model, method)
     m = METHODS[method]
     return model, m.run(model, [Concept(concept)], [instead], m.config(**SHORT.get(method, {})), seed=seed)
 
@@ -62,7 +69,7 @@ def test_it_touches_its_own_layer_group_only(edits, row):
 @pytest.mark.parametrize("row", ROWS)
 def test_the_header_says_what_was_done(edits, row):
     model, edit = edits[row]
-    concept, instead = CONCEPTS[model.family.conditioning]
+    concept, instead = asked(model, row[0])
     assert edit.header["method"] == row[0] and edit.header["family"] == row[1]
     assert edit.concepts == (concept,) and edit.header["instead"] == [instead]
     assert set(edit.header["config"]) == {f.name for f in dataclasses.fields(METHODS[row[0]].config)}

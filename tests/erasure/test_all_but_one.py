@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from scotoma.erasure import all_but_one, concept_ablation, matching
+from scotoma.erasure import all_but_one, concept_ablation, matching, tuning
 from scotoma.erasure.all_but_one import AllButOneConfig, guidance_loss
 from scotoma.erasure.concept_ablation import ConceptAblationConfig
 from scotoma.erasure.matching import batch_of, mse
@@ -173,7 +173,9 @@ def test_other_layers_by_name(sd1, tiny_folders):
     assert edit.header["touched"] and all(".attn1." in n for n in edit.header["touched"])
     with pytest.raises(EmptyLayerGroupError):
         labels = load(tiny_folders["label-unet"])
-        all_but_one.run(labels, [Concept("class 1")], ["class 2"], dataclasses.replace(SMALL, layers="xattn"))
+        all_but_one.run(
+            labels, [Concept("class 1")], ["class 2"], dataclasses.replace(SMALL, layers="xattn", retain=())
+        )
 
 
 def test_a_setting_left_to_the_method_is_resolved_in_the_edit(sd1):
@@ -209,8 +211,8 @@ def test_a_stopped_training_goes_on(sd1, tmp_path, monkeypatch):
     """Stopped after two of four updates, with a checkpoint: the same Edit as in one go."""
     config = dataclasses.replace(SMALL, observe_every=1)
     whole = all_but_one.run(sd1, CAT, DOG, config, observe=lambda i, m: {})
-    ordinary = matching.Run
-    monkeypatch.setattr(matching, "Run", lambda *a, **k: ordinary(*a, **k, save_seconds=0.0))
+    ordinary = tuning.Run
+    monkeypatch.setattr(tuning, "Run", lambda *a, **k: ordinary(*a, **k, save_seconds=0.0))
 
     def stop(iteration, edited):
         if iteration == 3:

@@ -10,7 +10,7 @@ from scotoma.erasure import method
 from scotoma.evaluation.drift import null_drift
 from scotoma.evaluation.figures import Seen
 from scotoma.evaluation.phrasings import phrasings, shown_by
-from scotoma.evaluation.structure import edge_distance
+from scotoma.evaluation.structure import blockiness, edge_distance, looks_mosaicked
 from scotoma.evaluation.unprompted import total_variation, unprompted
 from scotoma.models import tiny
 from scotoma.models.load import Model, load
@@ -124,3 +124,13 @@ def test_what_other_words_show(model):
     assert seen["shown_by_synonym"].value == 0.5 and seen["shown_by_synonym"].undecided == 1
     assert seen["shown_by_synonym_unedited"].value == 1.0 and seen["shown_by_compound_unedited"].value == 0.0
     assert list(seen) == [f"shown_by_{k}{s}" for k in ("synonym", "compound") for s in ("", "_unedited")]
+
+
+def test_blocks():
+    """Cells of 4 px of one colour each, against smooth pictures."""
+    rng = np.random.default_rng(0)
+    cells = np.kron(rng.integers(0, 256, (5, 8, 8, 1)), np.ones((1, 4, 4, 3))).astype(np.uint8)
+    ramp = np.broadcast_to(np.linspace(0, 255, 32)[None, :, None], (32, 32, 3))
+    smooth = np.stack([np.roll(ramp, k, 1) // 2 + 3 * k for k in range(20)]).astype(np.uint8)
+    assert looks_mosaicked(cells, smooth).all() and looks_mosaicked(smooth, smooth).mean() <= 0.05
+    assert blockiness(cells).min() > 2 * blockiness(smooth).max()

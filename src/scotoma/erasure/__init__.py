@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from scotoma.errors import unknown_name
 
@@ -16,7 +16,7 @@ class Method:
 
     `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers. One
     that trains names what else it is `handed`: `observe`, which it calls along the way, `classify`, a classifier of
-    pictures, `retain`, prompts that are to stay.
+    pictures, `heat`, which says where in a picture a concept is, `retain`, prompts that are to stay.
     """
 
     summary: str  # one sentence: what it changes and how
@@ -25,6 +25,7 @@ class Method:
     families: tuple[str, ...]
     layers: str  # group of models.layers that it edits, or edits a part of
     handed: tuple[str, ...] = ()
+    leaves: Literal["alternative", "mosaic"] = "alternative"  # in a concept's place; "mosaic" takes no alternative
 
     @property
     def trains(self) -> bool:
@@ -76,6 +77,15 @@ METHODS: dict[str, Method] = {
         families=("label-unet", "sd1", "sd2", "sdxl"),
         layers="full",
         handed=("observe", "retain"),
+    ),
+    "safegen": Method(
+        summary="Trains self-attention to draw a mosaic where the concept would be, whatever the text; minutes.",
+        module="safegen",
+        config_name="SafeGenConfig",
+        families=("label-unet", "sd1", "sd2", "sdxl"),
+        layers="selfattn",
+        handed=("observe", "heat", "retain"),
+        leaves="mosaic",
     ),
     "sfd": Method(
         summary="Trains a one-call student that has forgotten, from conditions alone; minutes on a small model.",

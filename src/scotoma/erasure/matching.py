@@ -1,5 +1,5 @@
-"""What ESD, concept ablation and All but One share: the weights of a layer group are trained until what the network
-predicts on states of the frozen network is what a target says.
+"""What ESD, concept ablation and All but One share: on states of the frozen network, what a layer group predicts is trained
+to be what a target says.
 
 Notation: e_0 the frozen network's prediction of the noise, e_th the trained one's; f the concept, a its alternative, n
 no prompt, r a prompt that stays; n states x_t (n C H W) at times t.
@@ -7,9 +7,8 @@ no prompt, r a prompt that stays; n states x_t (n C H W) at times t.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,28 +20,16 @@ from scotoma.bounds import check_concepts
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.prompts import Told, check_templates, pairs, tell
 from scotoma.erasure.states import State, States
-from scotoma.erasure.training import Clock, Run, plateau, train, warm_cosine, without_seconds
-from scotoma.errors import ModelError, StackingError, UsageError
+from scotoma.erasure.tuning import Observe, TuningConfig, check_null, tune
 from scotoma.models.denoiser import Cond, Denoiser
-from scotoma.models.layers import GROUPS, select
 from scotoma.models.model import Model
-from scotoma.models.student import one_step
 from scotoma.records import Concept
-
-SMALL = 100_000_000  # parameters; below, the default learning rate is the zoo's and not that for Stable Diffusion
 
 
 @dataclass(frozen=True)
-class MatchingConfig:
+class MatchingConfig(TuningConfig):
     """Settings that all three have. Every field has its help in its metadata."""
 
-    iterations: int = field(default=200, metadata={"help": "updates"})
-    batch: int = field(default=16, metadata={"help": "states in each"})
-    lr: float = field(default=0.0, metadata={"help": "of Adam; 0: 1e-5, or 3e-4 for networks below 100 M parameters"})
-    layers: str = field(
-        default="",
-        metadata={"help": f"what is trained: {', '.join(GROUPS)}; empty: the method's own, or full without text"},
-    )
     templates: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -64,25 +51,14 @@ class MatchingConfig:
     steps: int = field(default=25, metadata={"help": "of those trajectories"})
     trajectories: int = field(default=32, metadata={"help": "drawn at once"})
     uses: int = field(default=1, metadata={"help": "how often a state is used before new ones are drawn"})
-    observe_every: int = field(default=50, metadata={"help": "updates between two points of the curve; 0: none"})
-    patience: int = field(default=0, metadata={"help": "points without progress after which to stop early; 0: never"})
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch", "steps", "trajectories", "uses"):
+        super().__post_init__()
+        for name in ("steps", "trajectories", "uses"):
             self.require(getattr(self, name) >= 1, name, "1 or more")
-        for name in ("lr", "guidance", "observe_every", "patience"):
-            self.require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
+        self.require(0 <= self.guidance < float("inf"), "guidance", "0 or more")
         self.require(self.states in ("mixture", "concept"), "states", "mixture or concept")
-        check_templates(self.templates, self.method)
-
-    @property
-    def method(self) -> str:
-        return type(self).__name__.removesuffix("Config")
-
-    def require(self, condition: bool, name: str, need: str) -> None:
-        """Raises UsageError unless `condition`."""
-        if not condition:
-            raise UsageError(f"{self.method}: {name} must be {need}, got {getattr(self, name)!r}")
+        check_templates(self.templates, type(self).__name__.removesuffix("Config"))
 
 
 class Batch(NamedTuple):
@@ -116,7 +92,7 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
         config: MatchingConfig,
         *,
         seed: int = 0,
-        observe: Callable[[int, Model], Mapping[str, float]] | None = None,
+        observe: Observe | None = None,
         retain: Sequence[str] = (),
         folder: Path | None = None,
     ) -> Edit:
@@ -127,115 +103,34 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
         BoundsError, EmptyLayerGroupError, DivergedError, CheckpointError; StackingError for a one-call student and
         ModelError for a guidance-distilled network, neither of which has a condition of no prompt to rely on.
         """
-        return _fit(name, loss, layers, model, concepts, instead, config, seed, observe, retain, folder)
+        check_concepts(concepts, instead)
+        check_null(model, name)
+        if not model.labels:
+            config = dataclasses.replace(config, retain=config.retain or tuple(retain))
+        kept = config.retain or tuple(label for label in model.labels if label not in {c.name for c in concepts})
+        config = config.resolved(model, layers)
+        made = pairs(model, concepts, instead, config.templates, kept)
+        told = tell(model, made, kept, mixture=config.states == "mixture")
+        frozen, terms = model.denoiser(), loss(config)
+        states = States(
+            frozen,
+            told.sources,
+            told.null,
+            model.latent_shape,
+            config.batch,
+            config.guidance,
+            config.steps,
+            config.trajectories,
+            config.uses,
+            seed,
+        )
+
+        def step(student: Denoiser, number: int, generator: torch.Generator) -> dict[str, Tensor]:
+            return terms(student, frozen, batch_of(states.at(number), told))
+
+        return tune(model, concepts, instead, config, step, method=name, seed=seed, observe=observe, folder=folder)
 
     return run
-
-
-def _fit(
-    method: str,
-    loss: Callable[[Any], Loss],
-    layers: str,
-    model: Model,
-    concepts: Sequence[Concept],
-    instead: Sequence[str],
-    config: MatchingConfig,
-    seed: int,
-    observe: Callable[[int, Model], Mapping[str, float]] | None,
-    retain: Sequence[str],
-    folder: Path | None,
-) -> Edit:
-    check_concepts(concepts, instead)
-    check_null(model, method)
-    if not model.labels:
-        config = dataclasses.replace(config, retain=config.retain or tuple(retain))
-    kept = config.retain or tuple(name for name in model.labels if name not in {c.name for c in concepts})
-    made = pairs(model, concepts, instead, config.templates, kept)
-    size = sum(p.numel() for p in model.unet.parameters())
-    config = dataclasses.replace(
-        config,
-        lr=config.lr or (3e-4 if size < SMALL else 1e-5),
-        layers=config.layers or ("full" if model.labels else layers),
-    )
-    frozen = model.denoiser()
-    unet = copy.deepcopy(model.unet).float().eval().requires_grad_(False)
-    trained = select(unet, config.layers)
-    for p in trained.values():
-        p.requires_grad_(True)
-    student = Denoiser(unet, frozen.schedule, frozen.prediction)
-    optimiser = torch.optim.Adam(trained.values(), lr=config.lr)
-    edited = model.copy()
-    told = tell(model, made, kept, mixture=config.states == "mixture")
-    states = States(
-        frozen,
-        told.sources,
-        told.null,
-        model.latent_shape,
-        config.batch,
-        config.guidance,
-        config.steps,
-        config.trajectories,
-        config.uses,
-        seed,
-    )
-    terms = loss(config)
-
-    def update(step: int, generator: torch.Generator) -> dict[str, float]:
-        losses = terms(student, frozen, batch_of(states.at(step), told))
-        optimiser.param_groups[0]["lr"] = config.lr * warm_cosine(step, config.iterations, warmup=10)
-        optimiser.zero_grad()
-        losses["loss"].backward()
-        optimiser.step()
-        return {name: value.item() for name, value in losses.items()}
-
-    def look(iteration: int) -> Mapping[str, float]:
-        edited.unet.load_state_dict(unet.state_dict())
-        return {"seconds": round(clock.seconds, 1), **(observe(iteration, edited) if observe else {})}
-
-    clock = Clock()
-    asked = {"method": method, "model": model.hash(), "concepts": [c.name for c in concepts], "instead": list(instead)}
-    # How often it is looked at changes nothing in the training that a checkpoint goes on with.
-    same = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("observe_every", "patience")}
-    curve = train(
-        update,
-        Run(
-            {"unet": unet, "optimiser": optimiser, "clock": clock},
-            steps=config.iterations,
-            config=asked | same,
-            folder=folder,
-            seed=seed,
-            observe=look,
-            observe_every=config.observe_every if observe else 0,
-            enough=lambda points: plateau(points, config.patience),
-            label=method.replace("_", " "),
-        ),
-    )
-    before = model.unet.state_dict()
-    now = {name: value.detach().to(model.dtype) for name, value in trained.items()}
-    return Edit.create(
-        model,
-        method=method,
-        config=config,
-        concepts=concepts,
-        instead=list(instead) * (len(concepts) // len(instead)),
-        seed=seed,
-        full={f"unet.{name}": value for name, value in now.items() if not torch.equal(value, before[name])},
-        figures={"curve": without_seconds(curve)},
-    )
-
-
-def check_null(model: Model, method: str) -> None:
-    """Raises StackingError or ModelError for a model without a condition of no prompt."""
-    if one_step(model.scheduler):
-        raise StackingError(
-            f"{model.name} draws in one call and its condition of no prompt was never trained, which {method} needs; "
-            "erase from the model that it was made of"
-        )
-    if getattr(model.unet.config, "time_cond_proj_dim", None) is not None:
-        raise ModelError(
-            f"{model.name} takes guidance as an input of its network and has no condition of no prompt, which {method} "
-            "needs; erase from the model that it was distilled from"
-        )
 
 
 def batch_of(state: State, told: Told) -> Batch:

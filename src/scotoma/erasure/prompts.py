@@ -52,8 +52,7 @@ def pairs(
     `templates` empty: TEMPLATES, or STYLE_TEMPLATES for a style; a label-conditional model is told names alone. Raises
     UsageError where nothing or not everything is named, BoundsError for a prompt that bounds.py refuses.
     """
-    if not concepts or not all(c.name.strip() for c in concepts):
-        raise UsageError("name at least one concept to erase")
+    check_named(concepts)
     if len(instead) not in (1, len(concepts)):
         raise UsageError(f"give one alternative, or one for each of {len(concepts)} concepts, not {len(instead)}")
     others = list(instead) * (len(concepts) // len(instead))
@@ -68,6 +67,12 @@ def pairs(
     for text in sorted({text for pair in out for text in pair if text} | set(kept)):
         check_text(text, what=f"the prompt {text!r}")
     return out
+
+
+def check_named(concepts: Sequence[Concept]) -> None:
+    """Raises UsageError where nothing or not everything has a name."""
+    if not concepts or not all(c.name.strip() for c in concepts):
+        raise UsageError("name at least one concept to erase")
 
 
 def check_templates(templates: Sequence[str], method: str) -> None:

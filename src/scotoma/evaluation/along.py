@@ -56,19 +56,30 @@ def in_many_steps(
 ) -> Mapping[str, Figure]:
     """Forgotten, for a student whose scheduler was swapped for one of many steps (`models.student.as_multistep`): the
     weights were trained for one call, and may still draw the concept in several. "w = 1, 25 steps" to the figure."""
+    return {
+        f"w = {guidance:g}, {count} steps": _forgotten(student, task, judge, guidance, count, "ddim")
+        for guidance in guidances
+        for count in steps
+    }
+
+
+def at_guidances(model: Model, task: Task, judge: Judge, guidances: Sequence[float]) -> Mapping[str, Figure]:
+    """Forgotten at each guidance: "w = 3" to the figure."""
+    return {f"w = {guidance:g}": _forgotten(model, task, judge, guidance, None, None) for guidance in guidances}
+
+
+def _forgotten(
+    model: Model, task: Task, judge: Judge, guidance: float, steps: int | None, scheduler: str | None
+) -> Figure:
     asks = [a for a in task.asks if a.role == "forget"]
-    out = {}
-    for guidance in guidances:
-        for count in steps:
-            pictures = sample(
-                student,
-                [a.prompt for a in asks],  # type: ignore[arg-type]
-                [a.seed for a in asks],
-                guidance=guidance,
-                steps=count,
-                scheduler="ddim",
-            )
-            labels = judge.sees(pictures, [a.head for a in asks]).labels
-            gone = [None if label is None else label not in task.concepts for label in labels]
-            out[f"w = {guidance:g}, {count} steps"] = rate(gone, "no prompt asked for the concept")
-    return out
+    pictures = sample(
+        model,
+        [a.prompt for a in asks],  # type: ignore[arg-type]
+        [a.seed for a in asks],
+        guidance=guidance,
+        steps=steps,
+        scheduler=scheduler,
+    )
+    labels = judge.sees(pictures, [a.head for a in asks]).labels
+    gone = [None if label is None else label not in task.concepts for label in labels]
+    return rate(gone, "no prompt asked for the concept")

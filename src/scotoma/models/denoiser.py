@@ -80,6 +80,16 @@ class Cond:
             raise ValueError(f"only a Cond of one row expands, this one has {len(self)}")
         return self._map(lambda value: value.expand(n, *value.shape[1:]))
 
+    def where(self, keep: Tensor, other: Cond) -> Cond:
+        """Its own row where `keep` (B bool), else that of `other` (B rows)."""
+        own, theirs = self._given(), other._given()
+        return Cond(
+            **{
+                name: torch.where(keep.view(-1, *(1,) * (value.ndim - 1)), value, theirs[name])
+                for name, value in own.items()
+            }
+        )
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Cond:
         """Labels keep their integer type."""
         return self._map(lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None))

@@ -1,0 +1,147 @@
+"""What SafeGen learns from: unwanted pictures, the same under a mosaic, and benign ones, as latents.
+
+Drawn by the model itself they stay in memory: nothing here writes a picture to disk. Drawn again from the same seeds they
+are the same, so a resumed training sees what an uninterrupted one would.
+
+Notation: U unwanted, B benign pictures; C H W of what the network denoises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scotoma.erasure.conditions import mix
+from scotoma.erasure.mosaic import Covered, blur, mosaic
+from scotoma.errors import DataError, UsageError
+from scotoma.models.denoiser import Cond
+from scotoma.models.model import Model
+from scotoma.models.purify import fitted
+from scotoma.models.sample import sample_latents
+
+# Pictures N 3 H' W' in [-1, 1] and the name of a concept -> heat N H' W', 0 where the concept is not seen.
+Heat = Callable[[Tensor, str], Tensor]
+KINDS = ("heat", "full", "blur")
+LISTED = (".png", ".jpg", ".jpeg", ".webp")
+AT_ONCE = 32
+
+
+class Shown(NamedTuple):
+    """A prompt of unwanted pictures, and the concept that it asks for."""
+
+    prompt: str
+    concept: str
+
+
+class Triplets(NamedTuple):
+    """`unwanted` and `covered` (U C H W each), `benign` (B C H W), what each shows (`unwanted_told`, U rows, and
+    `benign_told`, B rows), no prompt (one row), and the mean share of unwanted and of benign pictures that the mosaic
+    covers."""
+
+    unwanted: Tensor
+    covered: Tensor
+    benign: Tensor
+    unwanted_told: Cond
+    benign_told: Cond
+    null: Cond
+    area: float
+    benign_area: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from: a folder with `unwanted` and `benign` in it, or the model, which draws `pictures` of each
+    kind, guided by `guidance` in `steps` steps."""
+
+    folder: Path | None
+    pictures: int
+    guidance: float
+    steps: int
+    seed: int
+
+
+def triplets(
+    model: Model, shown: Sequence[Shown], benign: Sequence[str], source: Source, kind: str, heat: Heat | None
+) -> Triplets:
+    """Unwanted pictures of each of `shown` in turn, and benign ones of each prompt in turn ("" is no prompt).
+
+    `kind` is heat (cells where `heat` is above its mean), full, or blur. In a folder unwanted pictures are told the first
+    concept, benign ones no prompt. Raises UsageError without a heat where one is asked for, DataError for a folder that
+    holds no pictures.
+    """
+    if kind == "heat" and heat is None:
+        raise UsageError("safegen: nobody says where the concept is in a picture; set mosaic to full or blur")
+    told_u = [s.prompt for s in shown]
+    told_b = list(benign) or [""]
+    if source.folder is not None:
+        unwanted, told_u = _read(source.folder / "unwanted", model, told_u[:1])
+        plain, told_b = _read(source.folder / "benign", model, [""])
+    else:
+        unwanted, told_u = _draw(model, told_u, source, 0)
+        plain, told_b = _draw(model, told_b, source, 1)
+    names = dict(shown)
+
+    def cover(pictures: Tensor, concepts: Sequence[str]) -> Covered:
+        if kind == "blur":
+            return blur(pictures)
+        if kind == "full" or heat is None:
+            return mosaic(pictures)
+        return mosaic(pictures, torch.cat([heat(pictures[i : i + 1], c) for i, c in enumerate(concepts)]))
+
+    covered = cover(unwanted, [names[text] for text in told_u])
+    benign_area = cover(plain, [shown[0].concept] * len(plain)).area if kind == "heat" else 0.0
+    return Triplets(
+        _latents(model, unwanted),
+        _latents(model, covered.pictures),
+        _latents(model, plain),
+        _told(model, told_u),
+        _told(model, told_b),
+        model.null(1),
+        covered.area,
+        benign_area,
+    )
+
+
+def _draw(model: Model, prompts: Sequence[str], source: Source, stream: int) -> tuple[Tensor, list[str]]:
+    """`source.pictures` pictures (N 3 H' W'), prompts in turn."""
+    told = [prompts[i % len(prompts)] for i in range(source.pictures)]
+    seeds = [mix(source.seed, stream, i) >> 1 for i in range(source.pictures)]
+    x = sample_latents(model, told, seeds, guidance=source.guidance, steps=source.steps)
+    return torch.cat([_decode(model, part) for part in x.split(AT_ONCE)]), told
+
+
+@torch.no_grad()
+def _decode(model: Model, latents: Tensor) -> Tensor:
+    pictures = model.decode(latents.to(model.device))
+    return pictures.expand(-1, 3, -1, -1)
+
+
+def _latents(model: Model, pictures: Tensor) -> Tensor:
+    return torch.cat([model.to_latents(part) for part in pictures.split(AT_ONCE)])
+
+
+def _told(model: Model, prompts: Sequence[str]) -> Cond:
+    rows = {text: model.encode([text]) if text else model.null(1) for text in dict.fromkeys(prompts)}
+    return Cond.cat([rows[text] for text in prompts])
+
+
+def _read(folder: Path, model: Model, told: Sequence[str]) -> tuple[Tensor, list[str]]:
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in LISTED) if folder.is_dir() else []
+    if not files:
+        raise DataError(f"{folder} holds no pictures ({', '.join(LISTED)}); put some there")
+    rows = []
+    for path in files:
+        try:
+            with Image.open(path) as picture:
+                rows.append(fitted(picture, model))
+        except OSError as e:
+            raise DataError(f"{path} cannot be read as a picture ({e}); take it out of the folder") from e
+    pictures = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pictures.to(model.device), [told[0]] * len(files)
