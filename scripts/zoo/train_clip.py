@@ -3,7 +3,8 @@
     python scripts/zoo/train_clip.py             trains into build/zoo/clip
     python scripts/zoo/train_clip.py --ship      puts the finished model into src/scotoma/detectors/image/zoo_clip
 
-A `transformers.CLIPModel`: ViT on 32 px in patches of 8, text tower of the emoji pipeline's size and vocabulary. The
+A `transformers.CLIPModel`: ViT on 32 px in patches of 8, text tower of the emoji pipeline's size and vocabulary, which
+starts from that pipeline's weights, since they already tell captions apart. The
 loss is InfoNCE over a batch (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
 2021, figure 3), with one departure: with 300 names in batches of hundreds a caption is often true of several pictures,
 so the target is uniform over the pairs that are true and not the diagonal alone. Kill it at any time; the same command
@@ -26,7 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 from emoji_batches import TEMPLATES, Batch, EmojiData, compose
-from text_tower import text_config, train_tokenizer
+from safetensors.torch import load_file
+from text_tower import text_config
 from torch import Tensor
 from train_classifiers import blur
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
@@ -34,6 +36,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 from scotoma.detectors.image import zoo_clip
 from scotoma.erasure.training import EMA, Clock, Run, log_to_stderr, train, warm_cosine
 from scotoma.errors import DataError
+from scotoma.models.folders import ZOO
 from scotoma.models.model import quiet
 from scotoma.records import write_text
 
@@ -136,15 +139,18 @@ def fit(
     lr: float,
     seed: int,
     vision: Mapping[str, Any] = VISION,
+    text: Mapping[str, Tensor] | None = None,
     save_seconds: float = 120.0,
     observe_every: int = 0,
 ) -> list[dict]:
     """Train, export the moving average to out/model, write out/figures.json, return the curve of retrieval.
 
-    Raises CheckpointError where out/run holds another run, DivergedError on a loss that is not finite.
+    `text` are the weights from which the text tower starts; None: random ones. Raises CheckpointError where out/run holds another run, DivergedError on a loss that is not finite.
     """
     torch.manual_seed(seed)
     model = build(tokenizer, vision)
+    if text is not None:
+        model.text_model.load_state_dict({name: value.float() for name, value in text.items()})
     ema = EMA(model, 0.998)
     clock = Clock()
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -191,7 +197,8 @@ def fit(
         "curve": curve,
         "minutes": round(clock.seconds / 60, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "recipe": f"scripts/zoo/train_clip.py, {steps} steps of {batch}, learning rate {lr}, seed {seed}",
+        "recipe": f"scripts/zoo/train_clip.py, {steps} steps of {batch}, learning rate {lr}, seed {seed}"
+        + ("; the text tower starts from that of zoo:emoji" if text is not None else ""),
     }
     export(ema, tokenizer, vision, out / "model", card(summary))
     write_text(out / "figures.json", json.dumps(summary, indent=1) + "\n")
@@ -297,7 +304,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/zoo/clip"))
     parser.add_argument("--package", type=Path, default=PACKAGE, help="folder that --ship writes")
     parser.add_argument("--ship", action="store_true", help="put the finished model into the package; no training")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--observe-every", type=int, default=1000)
@@ -311,15 +318,16 @@ def main() -> None:
             raise SystemExit(f"train_clip: {e}") from e
         return
     data = EmojiData(args.source)
-    tokenizer = train_tokenizer(data, args.out / "tokenizer")
+    pipeline = ZOO / "emoji"
     fit(
         data,
-        tokenizer,
+        CLIPTokenizer.from_pretrained(pipeline / "tokenizer"),
         args.out,
         steps=args.steps,
         batch=args.batch,
         lr=args.lr,
         seed=args.seed,
+        text=load_file(pipeline / "text_encoder/model.safetensors"),
         observe_every=args.observe_every,
     )
 

@@ -333,6 +333,22 @@ def test_the_curve_of_a_training_and_a_student_in_many_steps():
     assert "90.0" in page.text
 
 
+def test_other_guidances_and_rho():
+    guided = {"w = 1": Figure(0.98, 64, 0.92, 1.0), "w = 7.5": Figure(0.25, 64, 0.15, 0.37)}
+    page = Page(report(guided=guided, rho=[{"sigma": 10.0, "rho": 0.9}, {"sigma": 0.1, "rho": 0.5}]))
+    assert "At other guidances" in page.text and "w = 7.5" in page.text and "25.0" in page.text
+    (curve,) = [a for a in page.all("svg") if a.get("class") == "curve"]
+    assert curve["aria-label"] == "rho over noise level, 2 points, least 0.50"
+    assert "At other guidances" not in Page(report()).text
+
+
+def test_other_words_and_layout_have_sections_of_their_own():
+    more = {"shown_by_synonym": Figure(0.5, 48, 0.35, 0.65), "edges_kept": Figure(0.1, 20, 0.08, 0.12)}
+    page = Page(report({**figures(), **more}))
+    assert "Other words for the concept" in page.text and "Layout" in page.text
+    assert "Words for its kind" not in page.text
+
+
 def test_without_a_training_there_is_no_curve():
     page = Page(report())
     assert "Along the training" not in page.text and "many steps after all" not in page.text

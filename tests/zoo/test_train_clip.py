@@ -58,6 +58,19 @@ def run(out: Path, data: Fake, **changes: object) -> list[dict]:
     return train_clip.fit(data, tiny.tokenizer(), out, **settings | {"observe_every": 6} | changes)  # type: ignore[arg-type]
 
 
+def test_the_text_tower_starts_where_it_is_told_to(tmp_path):
+    start = {
+        k: torch.randn_like(v) for k, v in train_clip.build(tiny.tokenizer(), TINY).text_model.state_dict().items()
+    }
+    run(tmp_path / "told", Fake(), steps=1, lr=1e-12, text=start, observe_every=1)
+    run(tmp_path / "random", Fake(), steps=1, lr=1e-12, observe_every=1)
+    found = [zoo_clip.read(tmp_path / name / "model").model.text_model.state_dict() for name in ("told", "random")]
+    same = [all(torch.allclose(f[k].float(), v, atol=2e-3, rtol=2e-3) for k, v in start.items()) for f in found]
+    assert same == [True, False]
+    recipes = [json.loads((tmp_path / name / "figures.json").read_text())["recipe"] for name in ("told", "random")]
+    assert ["zoo:emoji" in r for r in recipes] == [True, False]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("clip")

@@ -111,7 +111,9 @@ def write(
     from scotoma.report import ErasePictures, erase_report, write_report
 
     recorded = edit.header["figures"] if edit else {}
-    many_steps = recorded.get("forgotten_in_many_steps", {})
+
+    def shares(name: str) -> dict[str, Figure]:
+        return {key: Figure(**figure) for key, figure in recorded.get(name, {}).items()}
 
     comparison = seen.comparison
     task, pairs = comparison.task, comparison.pairs
@@ -141,7 +143,9 @@ def write(
         labels=task.concepts,
         embedded=None if max(comparison.before.shape[1:3]) <= SMALL else EMBEDDED,
         curve=curve,
-        many_steps={name: Figure(**figure) for name, figure in many_steps.items()},
+        many_steps=shares("forgotten_in_many_steps"),
+        guided=shares("forgotten_at_guidance"),
+        rho=recorded.get("rho", ()),
     )
     write_report(folder / "report.html", report)
     return folder / "report.html"

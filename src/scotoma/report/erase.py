@@ -6,6 +6,7 @@ without a value is shown as undecided with its reason, and so is one that the Ev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -178,6 +179,8 @@ def erase_report(
     embedded: int | None = None,
     curve: Sequence[Mapping[str, float]] = (),
     many_steps: Mapping[str, Figure] = MappingProxyType({}),
+    guided: Mapping[str, Figure] = MappingProxyType({}),
+    rho: Sequence[Mapping[str, float]] = (),
 ) -> str:
     """The whole report as one HTML page. Same arguments, same bytes.
 
@@ -194,7 +197,8 @@ def erase_report(
     `embedded` is how many pairs of a group are put into the page, those that are marked first; None: all.
 
     `curve` is what was seen along a training: rows with `seconds` or `step`, shares `forgotten`, `redirected`, `retained`,
-    and `fid`. `many_steps` is how much a one-call student has forgotten when it is sampled in many steps.
+    and `fid`. `many_steps` is how much a one-call student has forgotten when it is sampled in many steps, `guided` how much
+    an edit at other guidances, with `rho` by `sigma` (erasure/safegen.py).
 
     `self_check` is {"passed": bool | None, "reason": str, "checks": [{"name", "passed", "detail"}]}; all keys may be
     missing. The verdict shown is the worst of them, and undecided where nothing says that it passed.
@@ -211,7 +215,9 @@ def erase_report(
         "sections": _figure_sections(evidence.figures, concept, instead),
         "intervals": _interval_names([*evidence.figures.values(), *evidence.concepts.values()]),
         "curves": _curves(curve),
-        "many_steps": _many_steps(many_steps),
+        "many_steps": _shares(many_steps),
+        "guided": _shares(guided),
+        "rho": _rho(rho, evidence.header.resolved.get("guidance")),
         "concepts": _concept_sections(evidence),
         "concept_count": len(evidence.concepts),
         "concepts_undecided": sum(page.undecided(f) is not None for f in evidence.concepts.values()),
@@ -330,7 +336,20 @@ def _curves(curve: Sequence[Mapping[str, float]]) -> list[Markup]:
     return plotted
 
 
-def _many_steps(figures: Mapping[str, Figure]) -> list[Section]:
+def _rho(rows: Sequence[Mapping[str, float]], guidance: Any) -> Markup | None:
+    """rho over noise levels, with the bound of the guidance in use."""
+    if len(rows) < 2:
+        return None
+    x = [math.log10(row["sigma"]) for row in rows]
+    series = [plots.Series("rho", x, [row["rho"] for row in rows])]
+    if isinstance(guidance, int | float) and guidance > 0:
+        series.append(plots.Series(f"1 - 1/{guidance:g}", x, [1 - 1 / guidance] * len(x)))
+    least = min(row["rho"] for row in rows)
+    read = f"rho over noise level, {len(rows)} points, least {least:.2f}"
+    return plots.line_curve(series, x_label="noise level", y_label="rho", summary=read, x_text=lambda v: f"{10**v:.2g}")
+
+
+def _shares(figures: Mapping[str, Figure]) -> list[Section]:
     if not figures:
         return []
     rows = [_row(f, _Kind(name, "forgotten", "share"), plots.SHARES) for name, f in figures.items()]
