@@ -135,6 +135,25 @@ def early(pictures: Path) -> dict[str, Figure]:
     return {"early_name_top1": recording.rate(int(hits.sum()), len(asks))}
 
 
+def control(pictures: Path) -> dict[str, Figure]:
+    """What zoo:emoji-control draws: its names twice each, and the names that it never saw, which it should not draw."""
+    draws = drawing(api.load("zoo:emoji-control"), pictures)
+    unseen, styles = frozen()["control"], frozen()["styles"]
+    names = [row["name"] for row in frozen()["names"] if row["name"] not in unseen]
+    rows = [(name, styles[(i + k) % 3], TEMPLATES[(i + k) % 6]) for k in range(2) for i, name in enumerate(names)]
+    rows += [(name, styles[k % 3], TEMPLATES[k % 6]) for name in unseen for k in range(50)]
+    asks = [
+        Ask(compose(name, style, None, None, template), FIRST_SEED + 50_000 + i, "far", name)
+        for i, (name, style, template) in enumerate(rows)
+    ]
+    hits = right("b", draws(asks), asks)
+    seen = np.array([a.wanted not in unseen for a in asks])
+    return {
+        "control_name_top1": recording.rate(int(hits[seen].sum()), int(seen.sum())),
+        "control_unseen_drawn": recording.rate(int(hits[~seen].sum()), int((~seen).sum())),
+    }
+
+
 def fashion(pictures: Path) -> dict[str, Figure]:
     """zoo:fashion-mnist at 25 steps, unguided and at w = 2, 200 pictures of each class."""
     draws = drawing(api.load("zoo:fashion-mnist"), pictures)
@@ -251,6 +270,7 @@ PARTS: dict[str, tuple[Path, Callable[[Path], dict[str, Figure]]]] = {
     "demo": (ZOO / "emoji", demo),
     "emoji": (ZOO / "emoji", emoji),
     "early": (ZOO / "emoji-early", early),
+    "control": (ZOO / "emoji-control", control),
     "uce": (ZOO / "emoji", uce),
     "fashion": (ZOO / "fashion-mnist", fashion),
     "clip": (zoo_clip.FOLDER, clip),

@@ -102,6 +102,7 @@ def erase(
     method: str = "uce",
     settings: Any = None,
     seed: int = 0,
+    on: Sequence[Edit] = (),
     forbid: Sequence[str] = (),
     limits: Limits = LIMITS,
     accept_undecided: bool = False,
@@ -114,6 +115,7 @@ def erase(
         instead: the alternative of all, or one for each; "" for nothing in particular.
         method: a name in scotoma.erasure.METHODS.
         settings: the method's config dataclass, a mapping of its fields, or None for the defaults.
+        on: Edits of `model` on top of which it is made; what all of them do together is checked.
         forbid: what no alternative may be and no picture may become, beside what is forbidden anyway (FORBIDDEN; for
             the zoo every stand-in that is not being erased).
         limits: what the self-check lets pass.
@@ -130,6 +132,7 @@ def erase(
         method=method,
         settings=settings,
         seed=seed,
+        on=on,
         forbid=forbid,
         limits=limits,
         accept_undecided=accept_undecided,
@@ -170,6 +173,7 @@ def carry_out(
     method: str = "uce",
     settings: Any = None,
     seed: int = 0,
+    on: Sequence[Edit] = (),
     forbid: Sequence[str] = (),
     limits: Limits = LIMITS,
     accept_undecided: bool = True,
@@ -198,8 +202,9 @@ def carry_out(
     task, judge, unseen = judged(model, concepts, alternatives, look, [c.name for c in forbidden])
     if judge is None and not accept_undecided:
         raise UndecidedError(f"{NOBODY}, or accept an Edit that nobody judged with --accept-undecided")
+    start = stack(model, on).model if on else model
     edit = chosen.run(
-        model,
+        start,
         concepts,
         alternatives,
         config,
@@ -209,12 +214,12 @@ def carry_out(
     )
     if trained is not None:
         trained()
-    edited = edit.apply(model)
+    edited = edit.apply(start)
     how = {"method": method, "seed": seed, "settings": edit.header["config"], "forbidden": [c.name for c in forbidden]}
-    seen = _examine(model, edited, [edit], task, judge, unseen, look, command, given, how)
+    seen = _examine(model, edited, [*on, edit], task, judge, unseen, look, command, given, how)
     pictures = seen.comparison
     check = self_check(
-        weight_change(model, edited, edit.header["touched"]),
+        weight_change(start, edited, edit.header["touched"]),
         pictures.before,
         pictures.after,
         pictures.roles,
@@ -246,9 +251,9 @@ def carry_out(
             figures["forgotten_at_guidance"] = {name: dataclasses.asdict(f) for name, f in guided.items()}
     final = edit.with_figures({**edit.header["figures"], **figures})
     header = seen.evidence.header
-    header = dataclasses.replace(header, hashes={**header.hashes, "edit 1": final.id})
+    header = dataclasses.replace(header, hashes={**header.hashes, f"edit {len(on) + 1}": final.id})
     evidence = dataclasses.replace(seen.evidence, header=header)
-    return Erasure(final, final.apply(model), Examination(pictures, evidence), check)
+    return Erasure(final, final.apply(start), Examination(pictures, evidence), check)
 
 
 def examine(
@@ -378,7 +383,8 @@ def _handed(
     judge: Judge | None,
 ) -> dict[str, Any]:
     """What a method asks to be handed, where there is such a thing: judge A's view of a small fixed sample for its curve;
-    the zoo's classifier of names; names that a model of the zoo draws and is to keep."""
+    the zoo's classifier of names; where a name is in a picture; the unedited model; names that a model of the zoo draws and is
+    to keep."""
     data = model.defaults.get("data")
     out: dict[str, Any] = {}
     if "observe" in method.handed and judge is not None:
@@ -391,6 +397,8 @@ def _handed(
         names = zoo_names.load(data)
         if all(c.name in names.labels for c in concepts):
             out["heat"] = heat_maps(names, model)
+    if "unedited" in method.handed:
+        out["unedited"] = model
     if "retain" in method.handed and data:
         out["retain"] = zoo_task.some_kept(data, [c.name for c in concepts])
     return out
@@ -442,11 +450,11 @@ def _as_recorded(
     headers: Sequence[Mapping[str, Any]], concept: Concepts, instead: str | Sequence[str]
 ) -> tuple[list[str | Concept], list[str]]:
     """Concepts and alternatives, each as given, or else as the headers of the Edits have them."""
-    recorded = {
-        c["name"]: (Concept(c["name"], tuple(c["synonyms"]), c["kind"]), becomes)
-        for header in headers
-        for c, becomes in zip(header["concepts"], header["instead"], strict=True)
-    }
+    recorded: dict[str, tuple[Concept, str]] = {}
+    for header in headers:
+        for c, becomes in zip(header["concepts"], header["instead"], strict=True):
+            earlier = recorded.get(c["name"], (None, ""))[1]  # a method that takes no alternative leaves an earlier one
+            recorded[c["name"]] = Concept(c["name"], tuple(c["synonyms"]), c["kind"]), becomes or earlier
     given = listed(concept)
     if not given and not recorded:
         raise UsageError("what was erased is not known without an Edit; name it with --concept")

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from scotoma.cli import main
+from scotoma.erasure.edit import Edit
 from scotoma.evaluation.task import EVERYDAY
 from scotoma.models import tiny
 from scotoma.records import Evidence
@@ -40,6 +41,71 @@ def test_erase_without_a_judge_saves_only_when_that_is_accepted(folder, tmp_path
 
     assert main(["inspect", str(out)]) == 0
     assert "self_check" in capsys.readouterr().out
+
+
+STACK = ["--method", "all-but-one,safegen", "--set", "all_but_one.iterations=2", "--set", "all_but_one.steps=2"]
+STACK += [
+    "--set",
+    "all_but_one.lr=0.1",
+    "--set",
+    "safegen.lr=0.1",
+    "--set",
+    "safegen.iterations=2",
+    "--set",
+    "safegen.pictures=2",
+    "--set",
+    "safegen.steps=2",
+]
+
+
+def test_a_stack_is_applied_in_order_and_every_stage_is_reported(folder, tmp_path, capsys):
+    out, report = tmp_path / "cat.safetensors", tmp_path / "report"
+    words = ["erase", str(folder), "--concept", "cat", "--instead", "dog", *STACK, "--accept-undecided"]
+    few = ["--pictures", "20", "--steps", "1"]
+    assert main([*words, *few, "--out", str(out), "--report", str(report)]) == 0
+    said = capsys.readouterr().out
+    assert "all_but_one:" in said and "safegen:" in said
+    first, second = (Edit.load(tmp_path / f"cat-{name}.safetensors") for name in ("all_but_one", "safegen"))
+    assert first.header["instead"] == ["dog"] and second.header["instead"] == [""]
+    assert second.header["parents"] == [first.id] and not out.exists()
+    assert second.header["config"]["pictures"] == 2 and first.header["config"]["iterations"] == 2
+    evidence = Evidence.load(report / "2-safegen")
+    assert evidence.header.hashes["edit 1"] == first.id and evidence.header.hashes["edit 2"] == second.id
+    assert evidence.header.resolved["instead"] == ["dog"]
+    assert Evidence.load(report / "1-all_but_one").header.hashes["model"] == evidence.header.hashes["model"]
+    edits = [str(tmp_path / f"cat-{name}.safetensors") for name in ("safegen", "all_but_one")]
+    assert main(["apply", str(folder), *edits, "--out", str(tmp_path / "edited")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--set", "lam=1"], "write all_but_one.lam=1"),
+        (["--set", "uce.lam=1"], "with several methods a setting is METHOD.NAME=VALUE"),
+        (["--set", "safegen.lam=1"], "unknown setting 'lam'"),
+        (["--method", "uce,safegan"], "unknown method 'safegan'"),
+        (["--method", "uce,uce"], "named twice"),
+    ],
+)
+def test_stacks_that_do_not_fit(folder, capsys, more, message):
+    stack = [] if "--method" in more else STACK[:2]
+    assert main(["erase", str(folder), "--concept", "cat", *stack, *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_stack_can_be_dumped_and_replayed(folder, tmp_path, capsys):
+    assert main(["erase", str(folder), "--concept", "cat", *STACK, "--dump-config"]) == 0
+    text = capsys.readouterr().out
+    assert "safegen.pictures: 2" in text and "--set safegen.pictures=2" in text
+    (tmp_path / "stack.yaml").write_text(text)
+    assert main(["erase", "--config", str(tmp_path / "stack.yaml"), "--dump-config"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_an_alternative_that_the_method_does_not_take(folder, tmp_path, capsys):
+    words = ["erase", str(folder), "--concept", "cat", "--instead", "dog", "--method", "safegen", "--accept-undecided"]
+    assert main([*words, "--out", str(tmp_path / "cat.safetensors"), *QUICK]) == 2
+    assert "leave --instead out" in capsys.readouterr().err
 
 
 def test_a_failed_self_check_leaves_a_report_and_no_edit(folder, tmp_path, capsys):
@@ -181,5 +247,5 @@ def test_shorthands_join_the_settings_in_either_form(given):
     from scotoma.erasure.sfd import SFDConfig
 
     args = argparse.Namespace(method="sfd", set=given, minutes=2.0, keep="score")
-    config = settings(SFDConfig, _with_shorthands(args))
+    config = settings(SFDConfig, _with_shorthands(args, ["sfd"]))
     assert (config.lr, config.minutes, config.keep) == (0.1, 2.0, "score")

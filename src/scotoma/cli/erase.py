@@ -3,7 +3,7 @@
 Writes an Edit file, and with --report a folder with before and after on seeds that the self-check did not use. An Edit
 that changed nothing, broke the model or leads where it must not is an error (exit code 7) and is not saved. The same
 command goes on after a kill: a training from its checkpoint beside the Edit, and with --report from the pictures in that
-folder.
+folder. With several methods there is an Edit and a report for each, of what it and those before it do together.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scotoma.cli import looking, source
-from scotoma.cli.options import settings
+from scotoma.cli.options import by_method, settings
 from scotoma.cli.progress import progress
+
+if TYPE_CHECKING:
+    from scotoma.erasure.edit import Edit
+    from scotoma.evaluation.look import Look
+    from scotoma.models.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what it becomes: one for all, or one for each --concept; left out: nothing in particular",
     )
-    parser.add_argument("--method", default="uce", help="how (default uce)")
+    parser.add_argument(
+        "--method",
+        default="uce",
+        help="how (default uce); several between commas are applied in order, each on top of those before, and a setting is "
+        "then METHOD.NAME=VALUE",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method")
     parser.add_argument("--minutes", type=float, metavar="N", help="of training, for methods that train")
     parser.add_argument("--keep", choices=["student", "score"], help="sfd: what the Edit makes of the model")
@@ -58,33 +68,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, pictures: Path | None = None) -> int:
     """`pictures` is a folder where pictures are kept, and looked for, instead of the report's own."""
     from scotoma import api
-    from scotoma.erasure import method
+    from scotoma.erasure import method, methods
     from scotoma.errors import UsageError
-    from scotoma.evaluation.figures import summary
 
     if not args.concept:
         raise UsageError("no concept is named; name what to erase with --concept")
-    out = args.out or Path(f"{_file_name(args.concept)}-{args.method}.safetensors")
+    names = methods(args.method)
+    out = args.out or Path(f"{_file_name(args.concept)}-{'-'.join(names)}.safetensors")
     if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError(
             f"--out is a file that ends in .safetensors, not {out}; give {out.with_suffix('.safetensors')}"
         )
     looking.check_folder(args.report)
-    config = settings(method(args.method).config, _with_shorthands(args))
-    pictures = pictures or (args.report / "pictures" if args.report else None)
-    look = looking.look(args, judge="a", first_seed=api.SELF_CHECK_SEED, folder=pictures)
+    given = by_method(names, _with_shorthands(args, names))
+    configs = {name: settings(method(name).config, given[name]) for name in names}
+    kept = pictures or (args.report / "pictures" if args.report else None)
+    look = looking.look(args, judge="a", first_seed=api.SELF_CHECK_SEED, folder=kept)
     model = source.load(args.model, args)
+    stages: list[Stage] = []
+    for name in names:
+        alone = len(names) == 1
+        stages.append(
+            Stage(
+                name,
+                configs[name],
+                out if alone else out.with_name(f"{out.stem}-{name}.safetensors"),
+                args.report if alone or args.report is None else args.report / f"{len(stages) + 1}-{name}",
+            )
+        )
+    made: list[Edit] = []
+    for stage in stages:
+        if len(stages) > 1 and not args.json:
+            print(f"{stage.method}:")
+        made.append(_carry_out(stage, args, model, look, made))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One method of a call: its settings, and where its Edit and its report go."""
+
+    method: str
+    config: Any
+    out: Path
+    report: Path | None
+
+
+def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look, on: list[Edit]) -> Edit:
+    """Erase, check and write; `on` are the Edits of the stages before. What is checked and reported is what all do
+    together."""
+    from scotoma import api
+    from scotoma.erasure import method
+    from scotoma.evaluation.figures import summary
+
+    out, report = stage.out, stage.report
+    # Of several methods those that take an alternative get it; one alone says that it takes none.
+    becomes = args.instead if method(stage.method).leaves == "alternative" or args.method == stage.method else []
     training = None
-    if method(args.method).trains:
-        training = args.report / "training" if args.report else out.with_suffix(".training")
+    if method(stage.method).trains:
+        training = report / "training" if report else out.with_suffix(".training")
     with progress("self-check") as told:
         done = api.carry_out(
             model,
             args.concept,
-            args.instead,
-            method=args.method,
-            settings=config,
+            becomes,
+            method=stage.method,
+            settings=stage.config,
             seed=args.seed,
+            on=on,
             forbid=args.forbid,
             accept_undecided=args.accept_undecided,
             look=dataclasses.replace(look, progress=told),
@@ -101,44 +152,45 @@ def run(args: argparse.Namespace, pictures: Path | None = None) -> int:
     }
     words |= {"edit": done.edit, "curve": _curve(training)}
     if done.check.passed is False or (done.check.passed is None and not args.accept_undecided):
-        if args.report:
+        if report:
             title = f"Self-check of erasing {what}"
-            failed = looking.write(args.report, done.seen, title=title, check=done.check, **words)
+            failed = looking.write(report, done.seen, title=title, check=done.check, **words)
             print(f"the self-check's report: {failed}", file=sys.stderr)
         done.check.require(args.accept_undecided)
     done.edit.save(out)
-    if training and not args.report:
+    if training and not report:
         shutil.rmtree(training, ignore_errors=True)
     seen = done.seen
     page: Path | None = None
-    if args.report:
+    if report:
         with progress("evaluation") as told:
             seen = api.examine(
                 model,
-                done.edit,
+                [*on, done.edit],
                 look=dataclasses.replace(look, judge="b", first_seed=api.EVALUATE_SEED, progress=told),
                 command=args.command,
                 given=looking.given(args),
             )
-        page = looking.write(args.report, seen, title=f"Erasing {what}", check=done.check, **words)
+        page = looking.write(report, seen, title=f"Erasing {what}", check=done.check, **words)
     if args.json:
         found = looking.summary(seen, done.check)
         print(json.dumps({"edit": str(out), "report": str(page) if page else None, **found}))
-        return 0
+        return done.edit
     print(f"self-check: {done.check.reason}")
     print(summary(seen.comparison.figures) if seen.comparison.pairs else "figures: undecided, nobody judged")
     print(out)
     if page:
         print(page)
-    return 0
+    return done.edit
 
 
-def _with_shorthands(args: argparse.Namespace) -> Mapping[str, Any] | list[str]:
-    """The settings, as texts or by name, with --minutes and --keep among them. Raises UsageError where the method has no such setting."""
+def _with_shorthands(args: argparse.Namespace, names: Sequence[str]) -> Mapping[str, Any] | list[str]:
+    """The settings, as texts or by name, with --minutes and --keep among them. Raises UsageError where the method has no
+    such setting."""
     from scotoma.erasure import method
     from scotoma.errors import UsageError
 
-    known = {f.name for f in dataclasses.fields(method(args.method).config)}
+    known = {f.name for f in dataclasses.fields(method(names[0]).config)} if len(names) == 1 else set()
     given = {name: getattr(args, name) for name in ("minutes", "keep") if getattr(args, name) is not None}
     for name in given:
         if name not in known:

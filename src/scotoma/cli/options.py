@@ -22,13 +22,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scotoma.cli.settings import default_of, from_plain, help_of, hint, in_words, methods_help, settings, spell, typed
+from scotoma.cli.settings import (
+    by_method,
+    default_of,
+    from_plain,
+    help_of,
+    hint,
+    in_words,
+    methods_help,
+    settings,
+    spell,
+    typed,
+)
 from scotoma.errors import UsageError, unknown_name
 
 __all__ = [
     "CONFIGS",
     "Paragraphs",
     "VerbParser",
+    "by_method",
     "command",
     "dump",
     "help_of",
@@ -175,16 +187,23 @@ def _given(parser: VerbParser, words: Sequence[str]) -> dict[str, Any]:
 
 def _merged(name: str, from_file: Mapping[str, Any], given: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Every setting of the method by name: its defaults, then those of the file, then those of the command line."""
-    from scotoma.erasure import method
+    from scotoma.erasure import method, methods
 
-    config, in_file = method(name).config, from_file.get("set", {})
+    in_file = from_file.get("set", {})
     if in_file and from_file.get("method", name) != name:
         raise UsageError(
             f"the settings in {source} are those of {from_file['method']}; leave out --method {name}, or take the "
             f"settings out of the file"
         )
-    whole = settings(config, {**typed(config, in_file), **typed(config, given.get("set", ()))})
-    return {f.name: getattr(whole, f.name) for f in dataclasses.fields(whole) if f.init}
+    names = methods(name)
+    of_file, of_line = by_method(names, in_file), by_method(names, given.get("set", ()))
+    found = {}
+    for each in names:
+        config = method(each).config
+        whole = settings(config, {**typed(config, of_file[each]), **typed(config, of_line[each])})
+        prefix = f"{each}." if len(names) > 1 else ""
+        found |= {prefix + f.name: getattr(whole, f.name) for f in dataclasses.fields(whole) if f.init}
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -316,10 +335,12 @@ def _flag(action: argparse.Action) -> str:
 
 
 def _spelled(args: argparse.Namespace) -> list[str]:
-    from scotoma.erasure import method
+    from scotoma.erasure import method, methods
 
-    words = []
-    for field in dataclasses.fields(method(args.method).config):
-        if field.init and args.set[field.name] != default_of(field):
-            words += ["--set", f"{field.name}={spell(args.set[field.name])}"]
+    words, names = [], methods(args.method)
+    for name in names:
+        prefix = f"{name}." if len(names) > 1 else ""
+        for field in dataclasses.fields(method(name).config):
+            if field.init and (value := args.set[prefix + field.name]) != default_of(field):
+                words += ["--set", f"{prefix}{field.name}={spell(value)}"]
     return words

@@ -51,6 +51,25 @@ def typed(config: type, given: Sequence[str] | Mapping[str, Any]) -> dict[str, A
     return found
 
 
+def by_method(names: Sequence[str], given: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of each method: with several, `METHOD.NAME` says whose a setting is. Raises UsageError where it does not."""
+    if len(names) == 1:
+        return {names[0]: given}
+    pairs = given.items() if isinstance(given, Mapping) else [_split(text) for text in given]
+    found: dict[str, Any] = {name: {} if isinstance(given, Mapping) else [] for name in names}
+    for key, value in pairs:
+        whose, dot, name = str(key).partition(".")
+        if not dot or whose not in found:
+            raise UsageError(
+                f"with several methods a setting is METHOD.NAME=VALUE, not {key}; write {names[0]}.{name or key}={value}"
+            )
+        if isinstance(given, Mapping):
+            found[whose][name] = value
+        else:
+            found[whose].append(f"{name}={value}")
+    return found
+
+
 def help_of(config: type) -> str:
     """A table of the settings of a dataclass: name and default, then help from the metadata of the field."""
     hints, lines = typing.get_type_hints(config), []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scotoma.errors import unknown_name
+from scotoma.errors import UsageError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Method:
 
     `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers. One
     that trains names what else it is `handed`: `observe`, which it calls along the way, `classify`, a classifier of
-    pictures, `heat`, which says where in a picture a concept is, `retain`, prompts that are to stay.
+    pictures, `heat`, which says where in a picture a concept is, `unedited`, the model
+    before any Edit, `retain`, prompts that are to stay.
     """
 
     summary: str  # one sentence: what it changes and how
@@ -84,7 +85,7 @@ METHODS: dict[str, Method] = {
         config_name="SafeGenConfig",
         families=("label-unet", "sd1", "sd2", "sdxl"),
         layers="selfattn",
-        handed=("observe", "heat", "retain"),
+        handed=("observe", "heat", "unedited", "retain"),
         leaves="mosaic",
     ),
     "sfd": Method(
@@ -98,6 +99,16 @@ METHODS: dict[str, Method] = {
 }
 
 
+def methods(names: str) -> list[str]:
+    """ "all-but-one,safegen" to the names in METHODS, in that order. Raises UsageError for one that is not there, or twice."""
+    found = [name.strip().replace("-", "_") for name in names.split(",")]
+    for name in found:
+        method(name)
+    if len(set(found)) != len(found):
+        raise UsageError(f"a method is named twice in {names!r}; name it once")
+    return found
+
+
 def method(name: str) -> Method:
     """Raises UsageError for a name that is not in METHODS, with the nearest that is."""
     if name not in METHODS:
@@ -105,4 +116,4 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-__all__ = ["METHODS", "Method", "method"]
+__all__ = ["METHODS", "Method", "method", "methods"]

@@ -159,12 +159,14 @@ def run(
     seed: int = 0,
     observe: Observe | None = None,
     heat: Heat | None = None,
+    unedited: Model | None = None,
     retain: Sequence[str] = (),
     folder: Path | None = None,
 ) -> Edit:
     """The Edit that draws a mosaic where each concept would be; it takes no alternative. `model` is not changed.
 
-    `heat` says where a concept is in a picture; `retain` are prompts of benign pictures where the config names none.
+    `heat` says where a concept is in a picture; `unedited` draws the pictures where `model` has lost the concept to an
+    earlier Edit; `retain` are prompts of benign pictures where the config names none.
     Others and errors as of `tuning.tune`; UsageError for an alternative or an unknown kind of mosaic, DataError for a
     folder without pictures.
     """
@@ -188,7 +190,7 @@ def run(
     source = Source(
         Path(config.folder) if config.folder else None, config.pictures, config.guidance, config.steps, seed
     )
-    seen = triplets(model, shown, benign, source, config.mosaic, heat)
+    seen = triplets(unedited or model, shown, benign, source, config.mosaic, heat)
     frozen = model.denoiser()
 
     def measure(student: Denoiser) -> dict[str, Any]:
