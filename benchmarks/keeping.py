@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import scotoma.erasure
+import scotoma
 from scotoma.erasure.edit import Edit
 from scotoma.records import write_text
 
@@ -25,8 +25,9 @@ class Kept:
 
 
 def kept(run: Callable[[Path], Edit], key: Sequence[Any], cache: Path) -> Kept:
-    """What `run(folder)` makes, or made before for the same key and the same code of scotoma/erasure."""
-    sources = sorted(Path(scotoma.erasure.__file__).parent.glob("*.py"))
+    """What `run(folder)` makes, or made before for the same key and the same code."""
+    package = Path(scotoma.__file__).parent
+    sources = sorted(path for room in ("erasure", "models", "evaluation") for path in (package / room).rglob("*.py"))
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     folder = cache / hashlib.sha256(json.dumps([code, *key], sort_keys=True).encode()).hexdigest()[:20]
     file, timing = folder / "edit.safetensors", folder / "seconds.json"

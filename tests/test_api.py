@@ -258,3 +258,48 @@ def test_weight_change_by_hand(model):
     assert api.weight_change(model, other, {f"unet.{name}": {}}) == pytest.approx(1.0)
     assert api.weight_change(model, model, {f"unet.{name}": {}}) == 0
     assert api.weight_change(model, other, {"unet.new": {}}) == float("inf")
+
+
+def test_a_safety_option_never_fails_open(folder, model):
+    """A strength without concepts, concepts without a strength: neither gives a model that only looks steered."""
+    for options in ({"sld_concepts": ["cat"]}, {"sld": "max"}):
+        with pytest.raises(UsageError, match="sld_concepts go with a strength"):
+            scotoma.load(folder, **options)
+    assert scotoma.load(folder, sld="max", sld_concepts=["cat"]).sld.concepts == ("cat",)
+    with pytest.raises(UsageError, match="nothing to compare the model with"):
+        scotoma.evaluate(model, concept="cat")
+
+
+def test_with_judges_of_the_zoo_an_edit_that_is_to_leave_a_mosaic_is_seen_at_several_guidances(emoji):
+    config = {"iterations": 1, "pictures": 2, "steps": 1, "batch": 2, "observe_every": 0, "mosaic": "full", "lr": 0.05}
+    done = api.carry_out(emoji, "dagger", method="safegen", settings=config, look=LOOK)
+    figures = done.edit.header["figures"]
+    assert set(figures["forgotten_at_guidance"]) == {
+        f"w = {w}{suffix}" for w in ("1", "3", "5", "7.5") for suffix in ("", ", unedited model")
+    }
+    assert figures["looks_mosaicked"]["n"] == 24 and len(figures["rho"]) > 0
+    assert "forget pictures like real ones" not in {c.name for c in done.check.checks}
+
+
+def test_an_edit_on_top_of_another_is_compared_with_the_unedited_model(model):
+    first = api.carry_out(model, "cat", "dog", look=LOOK).edit
+    second = api.carry_out(model, "cat", "dog", look=LOOK, on=[first], settings={"lam": 0.1})
+    assert second.edit.header["parents"] == [first.id]
+    hashes = second.seen.evidence.header.hashes
+    assert hashes["model"] == model.hash() and hashes["edit 1"] == first.id and hashes["edit 2"] == second.edit.id
+    assert second.edited.hash() == hashes["edited"]
+
+
+def test_what_an_emoji_method_is_handed(emoji):
+    concepts, instead = named(emoji, "dagger", "pencil")
+    safegen, ours = api.METHODS["safegen"], api.METHODS["all_but_one"]
+    handed = api._handed(safegen, emoji, concepts, instead, LOOK, None)
+    assert set(handed) == {"heat", "unedited", "retain"} and handed["unedited"] is emoji
+    assert len(handed["retain"]) == 64 and "dagger" not in handed["retain"]
+    style, _ = named(emoji, "noto", "")
+    assert "heat" not in api._handed(safegen, emoji, style, [""], LOOK, None)
+    assert set(api._handed(ours, emoji, concepts, instead, LOOK, None)) == {"retain"}
+    import torch
+
+    pictures = torch.zeros(2, 3, 32, 32)
+    assert handed["heat"](pictures, "dagger").shape == (2, 32, 32)

@@ -64,7 +64,8 @@ def train(name: str, config: MatchingConfig, model: Model, erasure: Erasure, see
             folder=folder,
         )
 
-    return kept(run, [model.hash(), name, erasure.concept, erasure.instead, seed, dataclasses.asdict(config)], cache)
+    key = [model.hash(), name, erasure.concept, erasure.instead, seed, dataclasses.asdict(config), erasure.held()]
+    return kept(run, key, cache)
 
 
 def watch(model: Model, erasure: Erasure) -> Callable[[int, Model], dict[str, float]]:

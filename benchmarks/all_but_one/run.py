@@ -111,7 +111,7 @@ class Result:
     @property
     def held(self) -> list[bool]:
         """Of each far picture: its name was held still in the training."""
-        names = set(self.made.edit.header["config"]["retain"])
+        names = set(self.made.edit.header["figures"]["held"])
         return [a.wanted in names for a in self.seen.task.asks if a.role == "far"]
 
 
@@ -182,7 +182,9 @@ def table(results: Sequence[Result]) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     for arm in dict.fromkeys(r.arm for r in results):
         own = [r for r in results if r.arm == arm]
-        figures |= {f"{arm}_{name}": f for name, f in pooled(own).items()}
+        # ESD has no alternative, so where it redirects to says nothing.
+        told = {name: f for name, f in pooled(own).items() if name != "redirected" or not arm.startswith("esd")}
+        figures |= {f"{arm}_{name}": f for name, f in told.items()}
         for label in dict.fromkeys(r.erasure.label for r in own):
             part = [r for r in own if r.erasure.label == label]
             found = pooled(part) if label in ("near", "far") else pooled_without_alternative(part)
@@ -220,16 +222,22 @@ def against_esd(results: Sequence[Result]) -> dict[str, Figure]:
     """Drift of the unconditional score and structure of kept pictures over ESD's, on the curves (judge A): ours at its
     end, ESD of the same layers at the first point that forgets as much, or at its best where none does."""
     ratios: dict[str, list[float]] = {"drift": [], "structure": []}
+    unmatched = 0
     for ours in (r for r in results if r.arm == "all_but_one"):
         theirs = next(r for r in results if (r.arm, r.erasure, r.seed) == ("esd_kv", ours.erasure, ours.seed))
         end = ours.made.curve[-1]
         enough = [p for p in theirs.made.curve if p["forgotten"] >= end["forgotten"]]
+        unmatched += not enough
         point = enough[0] if enough else max(theirs.made.curve, key=lambda p: p["forgotten"])
         for name, found in ratios.items():
             found.append(end[name] / point[name])
     out = {}
     for name, target in (("drift", "abo_null_drift_vs_esd"), ("structure", "abo_structure_vs_esd")):
-        out[target] = Figure(statistics.mean(ratios[name]), len(ratios[name]), interval="none")
+        note = (
+            f"in {unmatched} of {len(ratios[name])} runs ESD never forgot as much: its best point" if unmatched else ""
+        )
+        n = len(ratios[name]) * (arms.CURVE_SIZE.near + arms.CURVE_SIZE.far)  # kept pictures behind it
+        out[target] = Figure(statistics.mean(ratios[name]), n, interval="none", note=note)
         out[f"{target}_worst"] = Figure(max(ratios[name]), 1, interval="none")
     return out
 
@@ -248,7 +256,9 @@ def beside(results: Sequence[Result], model: Model) -> dict[str, Figure]:
         drift = null_drift(model, edited, benign, list(range(FIRST_SEED, FIRST_SEED + len(benign))))
         curves[name] = drift.curve()
         figures[f"{name}_drift"] = mean(drift.per_picture.mean(1).tolist())
-        free = unprompted(model, edited, judge, [r.erasure.concept], pictures=400, first_seed=FIRST_SEED + 5_000)
+        head = r.seen.task.asks[0].head
+        seeds = {"pictures": 400, "first_seed": FIRST_SEED + 5_000}
+        free = unprompted(model, edited, judge, [r.erasure.concept], head=head, **seeds)
         figures |= {f"{name}_{k}": f for k, f in free.items()}
         concepts, _ = named(model, r.erasure.concept, r.erasure.instead)
         if said := phrasings(model, concepts):

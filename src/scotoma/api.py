@@ -88,6 +88,10 @@ def load(
     ModelError for a model that cannot be read, EditError for an Edit that does not fit, UsageError for a strength that is
     none.
     """
+    if bool(sld_concepts) != isinstance(sld, str):
+        raise UsageError(
+            'sld_concepts go with a strength, and a strength with them: sld="max", sld_concepts=[...]; an SLD has its own'
+        )
     read = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
     steering = SLD.of(sld, sld_concepts) if isinstance(sld, str) else sld
     model = models_load.load(source, **options)
@@ -247,7 +251,11 @@ def carry_out(
         blocks = looks_mosaicked(pictures.after[forget], pictures.before)
         figures["looks_mosaicked"] = dataclasses.asdict(rate(blocks.tolist(), "no prompt asked for the concept"))
         if judge is not None:
-            guided = at_guidances(edited, task, judge, sorted({*GUIDANCES, model.guidance}))
+            at = sorted({*GUIDANCES, model.guidance})
+            how_drawn = {"steps": look.steps, "batch_size": look.batch_size}
+            guided = at_guidances(edited, task, judge, at, **how_drawn)
+            missed = at_guidances(model, task, judge, at, **how_drawn)
+            guided |= {f"{name}, unedited model": f for name, f in missed.items()}
             figures["forgotten_at_guidance"] = {name: dataclasses.asdict(f) for name, f in guided.items()}
     final = edit.with_figures({**edit.header["figures"], **figures})
     header = seen.evidence.header
@@ -268,8 +276,10 @@ def examine(
     given: Mapping[str, Any] | None = None,
 ) -> Examination:
     """`evaluate`, with the pictures. `command` and `given` go into the header of the Evidence."""
+    if edited is None and sld is None:
+        raise UsageError("there is nothing to compare the model with; give an edited model, Edits, or sld")
     look = look.filled("b", Size(200, 200, 400), EVALUATE_SEED)
-    edits, folder = _edits(model if edited is None and sld is not None else edited)
+    edits, folder = _edits(model if edited is None else edited)
     headers = [e.header for e in edits] if edits else read_chain(folder) if folder is not None else []
     concept, instead = _as_recorded(headers, concept, instead)
     concepts, alternatives = named(model, concept, instead)

@@ -107,6 +107,19 @@ def test_without_kept_prompts_their_term_is_nothing(options):
     assert found["kept"].item() == 0 and torch.isfinite(found["loss"])
 
 
+def test_states_of_the_concept_alone_leave_those_that_are_held_to_their_own_term():
+    """Two states, the second of a prompt that stays: the guidance term and the null term see the first alone."""
+    student = numbers(*TRAINED)
+    asked = []
+    forward = student.network.forward
+    student.network.forward = lambda x, time, class_labels: (
+        asked.append(class_labels.tolist()) or forward(x, time, class_labels)
+    )
+    found = all_but_one.loss(AllButOneConfig(states="concept"))(student, numbers(*FROZEN), batch())
+    assert asked == [[CONCEPT, NULL, STAYS]]
+    assert found["guidance"].item() == pytest.approx((3.0 - 1.5 - 3.0) ** 2) and found["kept"].item() > 0
+
+
 def test_anchored_without_its_constraint_is_concept_ablation():
     networks = numbers(*TRAINED), numbers(*FROZEN)
     ours = all_but_one.loss(AllButOneConfig(form="anchored", lam=0.0, mu=0.0))(*networks, batch())["loss"]
@@ -134,13 +147,13 @@ def test_mse():
 
 
 def test_conditions_go_with_their_states(sd1):
-    told = tell(sd1, [Pair("cat", "dog"), Pair("a cat", "a dog")], ("tree",), mixture=True)
-    source = torch.tensor([7, 0, 5])
+    told = tell(sd1, [Pair("cat", "dog"), Pair("a cat", "a dog")], ("tree",), 8, mixture=True, holds=True, seed=0)
+    source = torch.tensor([3, 0, 2])
     empty = torch.zeros(3, 1, 1, 1)
     made = batch_of(State(empty, source, source, empty, empty), told)
     assert made.concept.text.equal(told.concept[[1, 0, 1]].text)
     assert made.alternative.text.equal(told.alternative[[1, 0, 1]].text)
-    assert made.source.text.equal(told.sources[[7, 0, 5]].text)
+    assert made.source.text.equal(told.sources[[3, 0, 2]].text)
     assert made.kept.tolist() == [True, False, False] and len(made.null) == 3
 
 
@@ -181,6 +194,7 @@ def test_other_layers_by_name(sd1, tiny_folders):
 def test_a_setting_left_to_the_method_is_resolved_in_the_edit(sd1):
     edit = all_but_one.run(sd1, CAT, DOG, AllButOneConfig(**SHORT), retain=("tree",))
     assert edit.header["config"]["lr"] == 3e-4 and edit.header["config"]["retain"] == ["tree"]
+    assert edit.header["figures"]["held"] == ["tree"]
     own = all_but_one.run(sd1, CAT, DOG, SMALL, retain=("hill",))
     assert own.header["config"]["retain"] == ["tree", "sea"]
 
@@ -194,6 +208,23 @@ def test_models_without_a_condition_of_no_prompt_are_refused(sd1, tiny_folders):
     distilled.unet.register_to_config(time_cond_proj_dim=256)
     with pytest.raises(ModelError, match="no prompt"):
         all_but_one.run(distilled, CAT, DOG, SMALL)
+
+
+def test_too_few_updates_for_so_many_concepts(sd1):
+    many = [Concept(f"thing {i}") for i in range(5)]
+    with pytest.raises(UsageError, match="too few to meet 5 concepts"):
+        all_but_one.run(sd1, many, [""], dataclasses.replace(SMALL, iterations=1, trajectories=4))
+
+
+def test_networks_of_the_size_of_stable_diffusion_save_memory(sd1, monkeypatch):
+    monkeypatch.setattr(tuning, "SMALL", 1)
+    config = dataclasses.replace(SMALL, batch=0)
+    edit = all_but_one.run(sd1, CAT, DOG, config)
+    assert (edit.header["config"]["lr"], edit.header["config"]["batch"]) == (1e-5, 2)
+    monkeypatch.undo()
+    plain = all_but_one.run(sd1, CAT, DOG, dataclasses.replace(config, lr=1e-5, batch=2))
+    for name, value in edit.tensors.items():  # computed twice, not otherwise
+        assert torch.allclose(value, plain.tensors[name], atol=1e-6)
 
 
 def test_negated_takes_no_alternative(sd1):

@@ -60,29 +60,58 @@ def test_templates_that_do_not_fit(template):
         check_templates((template,), "esd")
 
 
+PAIRS = [Pair("cat", "dog"), Pair("a cat", "a dog"), Pair("bird", "cow")]
+
+
+def told(sd1, n, kept=(), pairs=PAIRS, **how):
+    return tell(sd1, pairs, kept, n, **{"mixture": True, "holds": True, "seed": 0} | how)
+
+
 def test_the_mixture(sd1):
-    """Half of the sources are the concept, a quarter its alternative, a quarter stays: of those every fifth no prompt."""
+    """Concept, alternative, next concept, a prompt that stays: of these every fifth is no prompt."""
     kept = [f"thing {i}" for i in range(8)]
-    told = tell(sd1, [Pair("cat", "dog"), Pair("a cat", "a dog")], kept, mixture=True)
-    assert len(told.sources) == 40 and told.pair.tolist() == [0] * 4 + [1] * 4 + ([0] * 4 + [1] * 4) * 4
-    assert [len(told.concept), len(told.alternative), len(told.null)] == [2, 2, 1]
+    seen = told(sd1, 40, kept)
+    assert len(seen.sources) == 40 and seen.pair[:8].tolist() == [0, 0, 1, 1, 2, 2, 0, 0]
+    assert [len(seen.concept), len(seen.alternative), len(seen.null)] == [3, 3, 1]
     for i in range(40):
-        source, p = told.sources[i].text, int(told.pair[i])
+        source, p = seen.sources[i].text, int(seen.pair[i])
         if i % 4 == 1:
-            assert source.equal(told.alternative[p].text)
+            assert source.equal(seen.alternative[p].text)
         elif i % 4 == 3:
-            assert bool(told.kept[i]) != source.equal(told.null.text)
+            assert bool(seen.kept[i]) != source.equal(seen.null.text)
         else:
-            assert source.equal(told.concept[p].text)
-    assert int(told.kept.sum()) == 8
+            assert source.equal(seen.concept[p].text)
+    assert int(seen.kept.sum()) == 8 and set(seen.held) == set(kept)
+
+
+def test_prompts_that_stay_are_drawn_from_all_over_the_list_and_those_that_are_reached_are_named(sd1):
+    kept = [f"thing {i}" for i in range(60)]
+    seen = told(sd1, 40, kept)
+    assert len(seen.held) == 8 == int(seen.kept.sum())
+    assert max(int(name.split()[1]) for name in seen.held) >= 30
+    assert told(sd1, 40, kept, seed=1).held != seen.held
+
+
+def test_every_concept_is_met_whatever_the_number_of_templates(sd1):
+    """Ten concepts with four templates each, in the first twenty trajectories."""
+    concepts = [Concept(f"thing {i}") for i in range(10)]
+    made = pairs(sd1, concepts, [""], (), ())
+    assert [p.concept for p in made[:10]] == [c.name for c in concepts] and len(made) == 40
+    seen = told(sd1, 20, pairs=made)
+    assert {int(p) % 10 for p in seen.pair} == set(range(10))
 
 
 def test_without_kept_prompts_no_prompt_stays(sd1):
-    told = tell(sd1, [Pair("cat", "")], (), mixture=True)
-    assert len(told.sources) == 4 and not told.kept.any()
-    assert told.alternative.text.equal(told.null.text) and told.sources[3].text.equal(told.null.text)
+    seen = told(sd1, 4, pairs=[Pair("cat", "")])
+    assert len(seen.sources) == 4 and not seen.kept.any() and seen.held == ()
+    assert seen.alternative.text.equal(seen.null.text) and seen.sources[3].text.equal(seen.null.text)
 
 
-def test_the_concept_alone(sd1):
-    told = tell(sd1, [Pair("cat", "dog"), Pair("a cat", "a dog")], ("tree",), mixture=False)
-    assert told.sources.text.equal(told.concept.text) and told.pair.tolist() == [0, 1] and not told.kept.any()
+def test_the_concept_alone_and_with_prompts_that_are_held_beside_it(sd1):
+    seen = told(sd1, 6, ("tree",), mixture=False, holds=False)
+    assert seen.pair.tolist() == [0, 2, 1, 0, 2, 1] and not seen.kept.any()
+    held = told(sd1, 8, ("tree",), mixture=False)
+    assert held.kept.tolist() == [False] * 3 + [True] + [False] * 3 + [True] and held.held == ("tree",)
+    for i in range(8):
+        if not held.kept[i]:
+            assert held.sources[i].text.equal(held.concept[int(held.pair[i])].text)

@@ -107,7 +107,7 @@ def seen() -> Triplets:
     """Unwanted latents are 2, covered ones 1, benign ones 0."""
     z = torch.zeros(4, 1, 2, 2)
     rows = [Cond(labels=torch.full((n,), label)) for label, n in ((UNWANTED, 4), (BENIGN, 4), (NULL, 1))]
-    return Triplets(z + 2, z + 1, z, *rows, 0.5, 0.1)
+    return Triplets(z + 2, z + 1, z, *rows, 0.5, 0.1, 0)
 
 
 def denoiser(*numbers: float) -> Denoiser:
@@ -159,7 +159,7 @@ def test_only_self_attention_changes_and_the_edit_says_what_was_covered(sd1):
     edit = safegen.run(sd1, CAT, [""], SHORT, retain=("tree",))
     assert edit.header["touched"] and all(".attn1." in n for n in edit.header["touched"])
     assert edit.header["config"]["mosaic"] == "full" and edit.header["config"]["benign"] == ["tree"]
-    assert edit.header["figures"]["mosaic_area"] == {"unwanted": 1.0, "benign": 0.0}
+    assert edit.header["figures"]["mosaic_area"] == {"unwanted": 1.0, "benign": None, "left_out": 0}
     assert len(edit.header["figures"]["rho"]) == 10
     assert safegen.run(sd1, CAT, [""], SHORT, retain=("tree",)).id == edit.id
 
@@ -175,6 +175,33 @@ def test_a_heat_is_asked_for_the_concept_by_its_name(sd1):
     assert set(asked[:4]) == {"cat", "dog"} and set(asked[4:]) == {"cat"}
     assert edit.header["config"]["mosaic"] == "heat"
     assert 0 < edit.header["figures"]["mosaic_area"]["unwanted"] < 1
+
+
+def test_pictures_in_which_the_concept_is_not_seen_are_left_out(sd1):
+    seen = []
+
+    def heat(pictures, label):
+        seen.append(label)
+        return torch.ones(1, *pictures.shape[2:]).triu() * (len(seen) != 2)  # not in the second picture
+
+    edit = safegen.run(sd1, CAT, [""], SHORT, heat=heat)
+    assert edit.header["figures"]["mosaic_area"]["left_out"] == 1
+    with pytest.raises(UsageError, match="sees cat in none of 4"):
+        safegen.run(sd1, CAT, [""], SHORT, heat=lambda pictures, label: torch.zeros(1, *pictures.shape[2:]))
+
+
+def test_a_style_is_drawn_as_a_style(sd1):
+    style = [Concept("cubism", kind="style")]
+    drawn = []
+    triplets_of = safegen.triplets
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            safegen, "triplets", lambda model, shown, *a: drawn.extend(shown) or triplets_of(model, shown, *a)
+        )
+        safegen.run(sd1, style, [""], SHORT, retain=("tree", "sea"))
+    assert [s.prompt for s in drawn] == ["tree, cubism style", "sea, cubism style"]
+    with pytest.raises(UsageError, match="template"):
+        SafeGenConfig(templates=("a photo",))
 
 
 def test_families_without_self_attention_are_refused_by_name(sd1):
@@ -209,6 +236,11 @@ def test_pictures_of_ones_own(sd1, tmp_path):
     assert seen.unwanted.shape[1:] == sd1.latent_shape and not seen.unwanted.equal(seen.covered)
     assert seen.unwanted_told.text.equal(sd1.encode(["a cat"] * 3).text)
     assert seen.benign_told.text.equal(sd1.encode([""] * 2).text)
+    (tmp_path / "benign/1.txt").write_text("a tree\n")
+    told = triplets(sd1, [Shown("a cat", "cat")], [], source, "blur", None).benign_told
+    assert told.text.equal(sd1.encode(["", "a tree"]).text)
+    with pytest.raises(UsageError, match="of one concept"):
+        triplets(sd1, [Shown("a cat", "cat"), Shown("a dog", "dog")], [], source, "blur", None)
     (tmp_path / "benign/0.png").write_text("no picture")
     with pytest.raises(DataError, match="0.png"):
         triplets(sd1, [Shown("a cat", "cat")], [], source, "blur", None)

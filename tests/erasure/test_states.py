@@ -71,8 +71,8 @@ def test_what_the_frozen_network_predicts_comes_with_its_state(model):
     state = made.at(1)
     labels = torch.tensor([model.labels.index("class 1"), model.labels.index("class 2")])[state.source]
     with torch.no_grad():
-        null = model.denoiser().eps(state.x, state.t, model.null(4))
-        told = model.denoiser().eps(state.x, state.t, Cond(labels=labels))
+        null = model.denoiser().predicts(state.x, state.t, model.null(4))
+        told = model.denoiser().predicts(state.x, state.t, Cond(labels=labels))
     assert torch.allclose(state.null, null, atol=1e-5) and torch.allclose(state.told, told, atol=1e-5)
 
 

@@ -60,6 +60,9 @@ def test_edges():
     assert 0 < edge_distance(bar(3), bar(4))[0] < 1
     flat = np.full_like(bar(0), 7)
     assert edge_distance(flat, flat).tolist() == [0.0] and edge_distance(flat, bar(3)).tolist() == [1.0]
+    stacks = np.concatenate([bar(3), bar(9), flat]), np.concatenate([bar(4), bar(2), bar(7)])
+    apart = [edge_distance(a[None], b[None])[0] for a, b in zip(*stacks, strict=True)]
+    assert edge_distance(*stacks).tolist() == apart  # a picture's neighbours in a stack have no part in it
     with pytest.raises(ValueError, match="one size"):
         edge_distance(bar(3), bar(3)[:, :5])
 

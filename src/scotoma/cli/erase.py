@@ -101,6 +101,9 @@ def run(args: argparse.Namespace, pictures: Path | None = None) -> int:
         if len(stages) > 1 and not args.json:
             print(f"{stage.method}:")
         made.append(_carry_out(stage, args, model, look, made))
+    for stage in stages:  # only now: a run that is killed in a later stage goes on from an earlier one's checkpoint
+        if stage.report is None:
+            shutil.rmtree(stage.training, ignore_errors=True)
     return 0
 
 
@@ -113,6 +116,11 @@ class Stage:
     out: Path
     report: Path | None
 
+    @property
+    def training(self) -> Path:
+        """Where a method that trains keeps its checkpoint."""
+        return self.report / "training" if self.report else self.out.with_suffix(".training")
+
 
 def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look, on: list[Edit]) -> Edit:
     """Erase, check and write; `on` are the Edits of the stages before. What is checked and reported is what all do
@@ -124,9 +132,7 @@ def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look,
     out, report = stage.out, stage.report
     # Of several methods those that take an alternative get it; one alone says that it takes none.
     becomes = args.instead if method(stage.method).leaves == "alternative" or args.method == stage.method else []
-    training = None
-    if method(stage.method).trains:
-        training = report / "training" if report else out.with_suffix(".training")
+    training = stage.training if method(stage.method).trains else None
     with progress("self-check") as told:
         done = api.carry_out(
             model,
@@ -158,8 +164,6 @@ def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look,
             print(f"the self-check's report: {failed}", file=sys.stderr)
         done.check.require(args.accept_undecided)
     done.edit.save(out)
-    if training and not report:
-        shutil.rmtree(training, ignore_errors=True)
     seen = done.seen
     page: Path | None = None
     if report:

@@ -190,14 +190,14 @@ def _merged(name: str, from_file: Mapping[str, Any], given: Mapping[str, Any], s
     from scotoma.erasure import method, methods
 
     in_file = from_file.get("set", {})
-    if in_file and from_file.get("method", name) != name:
+    if in_file and methods(from_file.get("method", name)) != methods(name):
         raise UsageError(
             f"the settings in {source} are those of {from_file['method']}; leave out --method {name}, or take the "
             f"settings out of the file"
         )
     names = methods(name)
     of_file, of_line = by_method(names, in_file), by_method(names, given.get("set", ()))
-    found = {}
+    found: dict[str, Any] = {}
     for each in names:
         config = method(each).config
         whole = settings(config, {**typed(config, of_file[each]), **typed(config, of_line[each])})

@@ -41,12 +41,14 @@ def run(args: argparse.Namespace) -> int:
     edits = [Edit.load(path) for path in args.edit]
     try:
         with Image.open(args.image) as opened:
-            picture = opened.convert("RGB")
+            opened.load()
+            picture = opened.copy()
     except OSError as e:
         raise DataError(f"{args.image} cannot be read as a picture ({e}); give a PNG or JPEG file") from e
     model = stack(source.load(args.model, args), edits, inplace=True).model
     before = fitted(picture, model)
-    prompt = ", ".join(c for edit in edits for c in edit.concepts) if args.prompt is None else args.prompt
+    named = dict.fromkeys(c for edit in edits for c in edit.concepts)
+    prompt = ", ".join(named) if args.prompt is None else args.prompt
     after = purify(model, before[None], [prompt], guidance=args.guidance, steps=args.steps)[0]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     partial = args.out.with_name(args.out.name + ".partial")

@@ -78,16 +78,18 @@ def loss(config: AllButOneConfig) -> Loss:
         x, t, null = batch.state.x, batch.state.t, batch.state.null
         with torch.no_grad():
             if config.alternative == "given":
-                target = frozen.eps(x, t, batch.alternative) - null
+                target = frozen.predicts(x, t, batch.alternative) - null
             else:
-                target = -config.eta * (frozen.eps(x, t, batch.concept) - null)
+                target = -config.eta * (frozen.predicts(x, t, batch.concept) - null)
         k = batch.kept if config.mu else torch.zeros_like(batch.kept)
-        told = Cond.cat([batch.concept, batch.null, batch.source[k]])
-        seen = student.eps(torch.cat([x, x, x[k]]), torch.cat([t, t, t[k]]), told)  # one call for all three terms
-        concept, own_null, stays = seen.split([len(x), len(x), len(x[k])])
+        # States of the concept alone: those of prompts that stay serve (3) and nothing else.
+        g = ~k if config.states == "concept" else torch.ones_like(k)
+        told = Cond.cat([batch.concept[g], batch.null[g], batch.source[k]])
+        seen = student.predicts(torch.cat([x[g], x[g], x[k]]), torch.cat([t[g], t[g], t[k]]), told)  # one call for all
+        concept, own_null, stays = seen.split([int(g.sum()), int(g.sum()), int(k.sum())])
         parts = {
-            "guidance": guidance_loss(config.form, concept, own_null, null, target),
-            "null": mse(own_null, null),
+            "guidance": guidance_loss(config.form, concept, own_null, null[g], target[g]),
+            "null": mse(own_null, null[g]),
             "kept": mse(stays, batch.state.told[k]),
         }
         return {"loss": parts["guidance"] + config.lam * parts["null"] + config.mu * parts["kept"], **parts}

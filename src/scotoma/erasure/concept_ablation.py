@@ -31,8 +31,8 @@ def loss(config: ConceptAblationConfig) -> Loss:
     def terms(student: Denoiser, frozen: Denoiser, batch: Batch) -> dict[str, Tensor]:
         x, t = batch.state.x, batch.state.t
         with torch.no_grad():
-            target = frozen.eps(x, t, batch.alternative)
-        return {"loss": mse(student.eps(x, t, batch.concept), target)}
+            target = frozen.predicts(x, t, batch.alternative)
+        return {"loss": mse(student.predicts(x, t, batch.concept), target)}
 
     return terms
 

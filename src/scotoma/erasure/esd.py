@@ -42,7 +42,7 @@ class ESDConfig(MatchingConfig):
 
 
 def target(concept: Tensor, null: Tensor, eta: float) -> Tensor:
-    """Eq. 7 from the frozen predictions of the noise, n C H W each."""
+    """Eq. 7 from the frozen predictions, n C H W each."""
     return null - eta * (concept - null)
 
 
@@ -52,8 +52,8 @@ def loss(config: ESDConfig) -> Loss:
         told = batch.state.told  # states of the concept were drawn with the very prediction that the target is made of
         if config.states == "mixture":
             with torch.no_grad():
-                told = frozen.eps(x, t, batch.concept)
-        return {"loss": mse(student.eps(x, t, batch.concept), target(told, batch.state.null, config.eta))}
+                told = frozen.predicts(x, t, batch.concept)
+        return {"loss": mse(student.predicts(x, t, batch.concept), target(told, batch.state.null, config.eta))}
 
     return terms
 

@@ -1,7 +1,8 @@
 """What ESD, concept ablation and All but One share: on states of the frozen network, what a layer group predicts is trained
 to be what a target says.
 
-Notation: e_0 the frozen network's prediction of the noise, e_th the trained one's; f the concept, a its alternative, n
+Notation: e_0 the frozen network's prediction, e_th the trained one's, of the noise, or of v where that is what they predict
+(all of it is affine, and in v no time is left without a weight); f the concept, a its alternative, n
 no prompt, r a prompt that stays; n states x_t (n C H W) at times t.
 """
 
@@ -21,8 +22,10 @@ from scotoma.erasure.edit import Edit
 from scotoma.erasure.prompts import Told, check_templates, pairs, tell
 from scotoma.erasure.states import State, States
 from scotoma.erasure.tuning import Observe, TuningConfig, check_null, tune
+from scotoma.errors import UsageError
 from scotoma.models.denoiser import Cond, Denoiser
 from scotoma.models.model import Model
+from scotoma.models.sample import at_once
 from scotoma.records import Concept
 
 
@@ -49,14 +52,17 @@ class MatchingConfig(TuningConfig):
     )
     guidance: float = field(default=3.0, metadata={"help": "of the trajectories that give the states"})
     steps: int = field(default=25, metadata={"help": "of those trajectories"})
-    trajectories: int = field(default=32, metadata={"help": "drawn at once"})
+    trajectories: int = field(
+        default=0, metadata={"help": "drawn at once; 0: 32, or 4 for latents larger than 16 x 16 x 16"}
+    )
     uses: int = field(default=1, metadata={"help": "how often a state is used before new ones are drawn"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "trajectories", "uses"):
+        for name in ("steps", "uses"):
             self.require(getattr(self, name) >= 1, name, "1 or more")
-        self.require(0 <= self.guidance < float("inf"), "guidance", "0 or more")
+        for name in ("guidance", "trajectories"):
+            self.require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
         self.require(self.states in ("mixture", "concept"), "states", "mixture or concept")
         check_templates(self.templates, type(self).__name__.removesuffix("Config"))
 
@@ -110,7 +116,15 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
         kept = config.retain or tuple(label for label in model.labels if label not in {c.name for c in concepts})
         config = config.resolved(model, layers)
         made = pairs(model, concepts, instead, config.templates, kept)
-        told = tell(model, made, kept, mixture=config.states == "mixture")
+        together = config.trajectories or at_once(model)
+        drawn = -(-config.iterations * config.batch // (config.steps * together * config.uses)) * together
+        if drawn < 2 * len(concepts):
+            raise UsageError(
+                f"{name}: {drawn} trajectories are too few to meet {len(concepts)} concepts; raise iterations or batch, or "
+                "lower steps"
+            )
+        mixture, holds = config.states == "mixture", bool(getattr(config, "mu", 0.0))
+        told = tell(model, made, kept, drawn, mixture=mixture, holds=holds, seed=seed)
         frozen, terms = model.denoiser(), loss(config)
         states = States(
             frozen,
@@ -120,7 +134,7 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
             config.batch,
             config.guidance,
             config.steps,
-            config.trajectories,
+            together,
             config.uses,
             seed,
         )
@@ -128,7 +142,18 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
         def step(student: Denoiser, number: int, generator: torch.Generator) -> dict[str, Tensor]:
             return terms(student, frozen, batch_of(states.at(number), told))
 
-        return tune(model, concepts, instead, config, step, method=name, seed=seed, observe=observe, folder=folder)
+        return tune(
+            model,
+            concepts,
+            instead,
+            config,
+            step,
+            method=name,
+            seed=seed,
+            observe=observe,
+            folder=folder,
+            measure=lambda student: {"held": list(told.held)},
+        )
 
     return run
 

@@ -5,6 +5,8 @@ A pair shares its template, so that what differs between its halves is the noun.
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,9 +34,9 @@ class Pair(NamedTuple):
 
 
 class Told(NamedTuple):
-    """Encoded. `sources` (S rows) are what frozen trajectories follow: a quarter of them prompts that stay (`kept`, S
-    bool; among them no prompt now and then, which is not marked), half the concept, a quarter the alternative. `pair` (S)
-    is the row of `concept` and `alternative` (P rows each) that goes with each source. `null` has one row."""
+    """Encoded. `sources` (S rows) are what frozen trajectories follow, in turn; `kept` (S bool) marks prompts that stay,
+    `pair` (S) is the row of `concept` and `alternative` (P rows each) that goes with each source. `null` has one row.
+    `held` are the prompts that stay, as far as any trajectory follows them."""
 
     sources: Cond
     pair: Tensor
@@ -42,6 +44,7 @@ class Told(NamedTuple):
     concept: Cond
     alternative: Cond
     null: Cond
+    held: tuple[str, ...]
 
 
 def pairs(
@@ -58,12 +61,16 @@ def pairs(
     others = list(instead) * (len(concepts) // len(instead))
     if model.labels:
         return [Pair(c.name, other) for c, other in zip(concepts, others, strict=True)]
-    out = []
+    per_concept: list[list[Pair]] = []
     for c, other in zip(concepts, others, strict=True):
+        own = []
         for template in templates or (STYLE_TEMPLATES if c.kind == "style" else TEMPLATES):
             for stays in (kept or OF_ANYTHING) if KEPT in template else ("",):
                 here = template.replace(KEPT, stays)
-                out.append(Pair(here.replace(CONCEPT, c.name), here.replace(CONCEPT, other) if other else stays))
+                own.append(Pair(here.replace(CONCEPT, c.name), here.replace(CONCEPT, other) if other else stays))
+        per_concept.append(own)
+    # Concepts in turn, so that all are met before a template comes again.
+    out = [pair for together in itertools.zip_longest(*per_concept) for pair in together if pair is not None]
     for text in sorted({text for pair in out for text in pair if text} | set(kept)):
         check_text(text, what=f"the prompt {text!r}")
     return out
@@ -82,29 +89,47 @@ def check_templates(templates: Sequence[str], method: str) -> None:
             raise UsageError(f"{method}: a template has {{}} once, for the concept, and may have {{kept}}; got {t!r}")
 
 
-def tell(model: Model, told: Sequence[Pair], kept: Sequence[str], *, mixture: bool) -> Told:
-    """Encode. Without `mixture` all sources are concepts."""
+def tell(
+    model: Model, told: Sequence[Pair], kept: Sequence[str], n: int, *, mixture: bool, holds: bool, seed: int
+) -> Told:
+    """Encode, and lay out what `n` trajectories follow, four at a time: with `mixture` a concept, its alternative, the
+    next concept, a prompt that stays; without, concepts, and where prompts that stay are held every fourth such a one.
+
+    Pairs come in turn, and so do prompts that stay, in an order of `seed`; every fifth of these is no prompt, which is not
+    marked as kept.
+    """
     null = model.null(1)
     texts = list(dict.fromkeys([*(text for pair in told for text in pair if text), *kept]))
     rows = dict(zip(texts, (model.encode([text]) for text in texts), strict=True)) | {"": null}
     stay: list[str] = []
-    for i, prompt in enumerate(kept):
+    for i, prompt in enumerate(random.Random(seed).sample(list(kept), len(kept))):
         stay += [prompt, ""] if i % 4 == 3 else [prompt]
     stay = stay or [""]
+    pairs_in_turn, stays_in_turn = itertools.cycle(range(len(told))), itertools.cycle(stay)
     sources: list[str] = []
     numbers: list[int] = []
-    for i in range(max(len(told), len(stay)) if mixture else len(told)):
-        p = i % len(told)
-        follows = (told[p].concept, told[p].alternative, told[p].concept, stay[i % len(stay)])
-        sources += follows if mixture else follows[:1]
-        numbers += [p] * (4 if mixture else 1)
+    kinds: list[bool] = []
+    while len(sources) < n:
+        p, q = next(pairs_in_turn), next(pairs_in_turn)
+        block = [(told[p].concept, p), (told[p].alternative, p), (told[q].concept, q)]
+        if not mixture:
+            block[1] = (told[r := next(pairs_in_turn)].concept, r)
+        for text, number in block:
+            sources.append(text)
+            numbers.append(number)
+            kinds.append(False)
+        if mixture or holds:
+            stays = next(stays_in_turn)
+            sources.append(stays)
+            numbers.append(q)
+            kinds.append(stays != "")
     device = null.device
-    is_kept = [mixture and i % 4 == 3 and text != "" for i, text in enumerate(sources)]
     return Told(
-        Cond.cat([rows[text] for text in sources]),
-        torch.tensor(numbers, device=device),
-        torch.tensor(is_kept, device=device),
+        Cond.cat([rows[text] for text in sources[:n]]),
+        torch.tensor(numbers[:n], device=device),
+        torch.tensor(kinds[:n], device=device),
         Cond.cat([rows[pair.concept] for pair in told]),
         Cond.cat([rows[pair.alternative] for pair in told]),
         null,
+        tuple(dict.fromkeys(text for text, kind in zip(sources[:n], kinds[:n], strict=True) if kind)),
     )

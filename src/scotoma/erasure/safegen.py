@@ -27,6 +27,7 @@ branches are not; no moving average.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ from scotoma.bounds import check_concepts
 from scotoma.erasure.conditions import mix
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.matching import mse
-from scotoma.erasure.prompts import check_named, pairs
+from scotoma.erasure.prompts import check_named, check_templates, pairs
 from scotoma.erasure.triplets import KINDS, Heat, Shown, Source, Triplets, triplets
 from scotoma.erasure.tuning import Observe, TuningConfig, check_null, tune
 from scotoma.errors import UsageError
@@ -84,7 +85,10 @@ class SafeGenConfig(TuningConfig):
         },
     )
     templates: tuple[str, ...] = field(
-        default=("{}", "a picture of a {}"), metadata={"help": "prompts of unwanted pictures, with {} for the concept"}
+        default=(),
+        metadata={
+            "help": "prompts of unwanted pictures, with {} for the concept; empty: some that fit an object, or a style"
+        },
     )
     guidance: float = field(default=3.0, metadata={"help": "with which the model draws those pictures"})
     steps: int = field(default=25, metadata={"help": "in which it does"})
@@ -95,6 +99,7 @@ class SafeGenConfig(TuningConfig):
             self.require(getattr(self, name) >= 1, name, "1 or more")
         for name in ("w_mosaic", "w_benign", "guidance"):
             self.require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
+        check_templates(self.templates, "SafeGen")
         self.require(self.k_max > 0, "k_max", "above 0")
         self.require(0 <= self.captions <= 1, "captions", "from 0 to 1")
         self.require(self.target in ("paper_code", "exact_clamped"), "target", "paper_code or exact_clamped")
@@ -178,14 +183,19 @@ def run(
             f"safegen: a concept becomes a mosaic, and {' and '.join(filter(None, instead))} has no part in it; leave "
             "--instead out"
         )
+    if config.folder and config.benign:
+        raise UsageError(
+            "safegen: benign pictures come from the folder; give them captions there, and leave benign out"
+        )
     config = dataclasses.replace(
         config,
-        benign=config.benign or tuple(retain),
+        benign=config.benign or (() if config.folder else tuple(retain)),
         mosaic=config.mosaic or ("heat" if heat is not None else "full"),
     ).resolved(model, "selfattn")
-    shown = [
-        Shown(p.concept, c.name) for c in concepts for p in pairs(model, [c], [""], config.templates, config.benign)
+    lists = [
+        [Shown(p.concept, c.name) for p in pairs(model, [c], [""], config.templates, config.benign)] for c in concepts
     ]
+    shown = [s for together in itertools.zip_longest(*lists) for s in together if s is not None]  # concepts in turn
     benign = config.benign or tuple(label for label in model.labels if label not in {c.name for c in concepts})
     source = Source(
         Path(config.folder) if config.folder else None, config.pictures, config.guidance, config.steps, seed
@@ -194,7 +204,8 @@ def run(
     frozen = model.denoiser()
 
     def measure(student: Denoiser) -> dict[str, Any]:
-        covered = {"unwanted": round(seen.area, 4), "benign": round(seen.benign_area, 4)}
+        benign_area = None if seen.benign_area is None else round(seen.benign_area, 4)
+        covered = {"unwanted": round(seen.area, 4), "benign": benign_area, "left_out": seen.left_out}
         return {"rho": rho(student, frozen, seen, seed), "mosaic_area": covered}
 
     return tune(

@@ -269,7 +269,7 @@ def other_times_loss(nets: Nets, x: Tensor, rows: Rows, teacher_told: Cond) -> T
     """(4), one number a sample (N,), for N forgotten rows and the student's samples x of them (N C H W, held still)."""
     schedule = nets.teacher.schedule
     low, end = schedule.t_for_sigma(SIGMA_MIN), len(schedule)
-    t = (low + rows.free[:, 0] * (end - low)).long()
+    t = (low + rows.free[:, 0] * (end - low)).long().clamp(max=end - 1)
     with torch.no_grad():
         theirs = nets.generate(rows.z, rows.told, by=nets.teacher)
         y = torch.where((rows.free[:, 1] < 0.5).view(-1, 1, 1, 1), theirs, x)

@@ -23,8 +23,8 @@ from scotoma.models.trajectory import times, walk
 
 
 class State(NamedTuple):
-    """n states: noisy x (n C H W), times t and numbers of their sources (n,), and what the frozen network predicts of
-    the noise there (n C H W each): `null` for no prompt, `told` for the source."""
+    """n states: noisy x (n C H W), times t and numbers of their sources (n,), and what the frozen network predicts
+    there, noise or v (n C H W each): `null` for no prompt, `told` for the source."""
 
     x: Tensor
     t: Tensor

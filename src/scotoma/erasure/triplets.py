@@ -18,19 +18,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scotoma.bounds import check_text
 from scotoma.erasure.conditions import mix
 from scotoma.erasure.mosaic import Covered, blur, mosaic
 from scotoma.errors import DataError, UsageError
 from scotoma.models.denoiser import Cond
 from scotoma.models.model import Model
 from scotoma.models.purify import fitted
-from scotoma.models.sample import sample_latents
+from scotoma.models.sample import at_once, sample_latents
 
 # Pictures N 3 H' W' in [-1, 1] and the name of a concept -> heat N H' W', 0 where the concept is not seen.
 Heat = Callable[[Tensor, str], Tensor]
 KINDS = ("heat", "full", "blur")
 LISTED = (".png", ".jpg", ".jpeg", ".webp")
-AT_ONCE = 32
 
 
 class Shown(NamedTuple):
@@ -42,8 +42,9 @@ class Shown(NamedTuple):
 
 class Triplets(NamedTuple):
     """`unwanted` and `covered` (U C H W each), `benign` (B C H W), what each shows (`unwanted_told`, U rows, and
-    `benign_told`, B rows), no prompt (one row), and the mean share of unwanted and of benign pictures that the mosaic
-    covers."""
+    `benign_told`, B rows), no prompt (one row), the mean share that the mosaic covers of unwanted and, where that depends
+    on what they show, of benign pictures (else None), and how many unwanted pictures nothing was covered of, which are left
+    out."""
 
     unwanted: Tensor
     covered: Tensor
@@ -52,7 +53,8 @@ class Triplets(NamedTuple):
     benign_told: Cond
     null: Cond
     area: float
-    benign_area: float
+    benign_area: float | None
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,23 @@ def triplets(
 ) -> Triplets:
     """Unwanted pictures of each of `shown` in turn, and benign ones of each prompt in turn ("" is no prompt).
 
-    `kind` is heat (cells where `heat` is above its mean), full, or blur. In a folder unwanted pictures are told the first
-    concept, benign ones no prompt. Raises UsageError without a heat where one is asked for, DataError for a folder that
-    holds no pictures.
+    `kind` is heat (cells where `heat` is above its mean), full, or blur. Pictures in a folder are told what a text file of
+    the same name beside them says; without one, unwanted pictures the concept and benign ones no prompt. Raises UsageError
+    without a heat where one is asked for, for several concepts with a folder, and where the heat finds the concept in no
+    picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
     """
     if kind == "heat" and heat is None:
         raise UsageError("safegen: nobody says where the concept is in a picture; set mosaic to full or blur")
+    concepts = list(dict.fromkeys(s.concept for s in shown))
+    if source.folder is not None and len(concepts) > 1:
+        raise UsageError(
+            f"safegen: a folder holds pictures of one concept, not of {len(concepts)}; erase one after another"
+        )
     told_u = [s.prompt for s in shown]
     told_b = list(benign) or [""]
     if source.folder is not None:
-        unwanted, told_u = _read(source.folder / "unwanted", model, told_u[:1])
-        plain, told_b = _read(source.folder / "benign", model, [""])
+        unwanted, told_u = _read(source.folder / "unwanted", model, told_u[0])
+        plain, told_b = _read(source.folder / "benign", model, "")
     else:
         unwanted, told_u = _draw(model, told_u, source, 0)
         plain, told_b = _draw(model, told_b, source, 1)
@@ -95,17 +103,25 @@ def triplets(
             return mosaic(pictures)
         return mosaic(pictures, torch.cat([heat(pictures[i : i + 1], c) for i, c in enumerate(concepts)]))
 
-    covered = cover(unwanted, [names[text] for text in told_u])
-    benign_area = cover(plain, [shown[0].concept] * len(plain)).area if kind == "heat" else 0.0
+    covered = cover(unwanted, [names.get(text, concepts[0]) for text in told_u])
+    found = covered.mask.flatten(1).any(1)
+    if not bool(found.any()):
+        raise UsageError(
+            f"safegen: the classifier sees {' or '.join(concepts)} in none of {len(unwanted)} unwanted pictures; set mosaic "
+            "to full or blur, or check that the model draws it"
+        )
+    told_u = [text for text, there in zip(told_u, found.tolist(), strict=True) if there]
+    covered = Covered(covered.pictures[found], covered.mask[found])
     return Triplets(
-        _latents(model, unwanted),
+        _latents(model, unwanted[found]),
         _latents(model, covered.pictures),
         _latents(model, plain),
         _told(model, told_u),
         _told(model, told_b),
         model.null(1),
         covered.area,
-        benign_area,
+        cover(plain, [concepts[0]] * len(plain)).area if kind == "heat" else None,
+        int((~found).sum()),
     )
 
 
@@ -114,7 +130,7 @@ def _draw(model: Model, prompts: Sequence[str], source: Source, stream: int) -> 
     told = [prompts[i % len(prompts)] for i in range(source.pictures)]
     seeds = [mix(source.seed, stream, i) >> 1 for i in range(source.pictures)]
     x = sample_latents(model, told, seeds, guidance=source.guidance, steps=source.steps)
-    return torch.cat([_decode(model, part) for part in x.split(AT_ONCE)]), told
+    return torch.cat([_decode(model, part) for part in x.split(at_once(model))]), told
 
 
 @torch.no_grad()
@@ -124,7 +140,7 @@ def _decode(model: Model, latents: Tensor) -> Tensor:
 
 
 def _latents(model: Model, pictures: Tensor) -> Tensor:
-    return torch.cat([model.to_latents(part) for part in pictures.split(AT_ONCE)])
+    return torch.cat([model.to_latents(part) for part in pictures.split(at_once(model))])
 
 
 def _told(model: Model, prompts: Sequence[str]) -> Cond:
@@ -132,16 +148,20 @@ def _told(model: Model, prompts: Sequence[str]) -> Cond:
     return Cond.cat([rows[text] for text in prompts])
 
 
-def _read(folder: Path, model: Model, told: Sequence[str]) -> tuple[Tensor, list[str]]:
+def _read(folder: Path, model: Model, told: str) -> tuple[Tensor, list[str]]:
+    """Pictures of a folder, and what each is told: its caption, or `told`."""
     files = sorted(p for p in folder.glob("*") if p.suffix.lower() in LISTED) if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder} holds no pictures ({', '.join(LISTED)}); put some there")
-    rows = []
+    rows, captions = [], []
     for path in files:
+        caption = path.with_suffix(".txt")
         try:
             with Image.open(path) as picture:
                 rows.append(fitted(picture, model))
-        except OSError as e:
-            raise DataError(f"{path} cannot be read as a picture ({e}); take it out of the folder") from e
+            captions.append(caption.read_text(encoding="utf-8").strip() if caption.is_file() else told)
+        except (OSError, UnicodeDecodeError) as e:
+            raise DataError(f"{path} or its caption cannot be read ({e}); take it out of the folder") from e
+        check_text(captions[-1], what=f"the caption of {path.name}")
     pictures = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return pictures.to(model.device), [told[0]] * len(files)
+    return pictures.to(model.device), captions

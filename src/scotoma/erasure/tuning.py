@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.training import Clock, Run, plateau, train, warm_cosine, without_seconds
@@ -21,7 +21,7 @@ from scotoma.models.model import Model
 from scotoma.models.student import one_step
 from scotoma.records import Concept
 
-SMALL = 100_000_000  # parameters; below, the default learning rate is the zoo's and not that for Stable Diffusion
+SMALL = 100_000_000  # parameters; below, defaults are the zoo's, and nothing is computed twice to save memory
 Observe = Callable[[int, Model], Mapping[str, float]]
 # e_th, number of the update, its random stream -> what is minimised ("loss"), and terms that the log shows.
 Step = Callable[[Denoiser, int, torch.Generator], dict[str, Tensor]]
@@ -32,7 +32,9 @@ class TuningConfig:
     """Settings that all of them have. Every field has its help in its metadata."""
 
     iterations: int = field(default=200, metadata={"help": "updates"})
-    batch: int = field(default=16, metadata={"help": "noisy states in each"})
+    batch: int = field(
+        default=0, metadata={"help": "noisy states in each; 0: 16, or 2 for networks of 100 M parameters and more"}
+    )
     lr: float = field(default=0.0, metadata={"help": "of Adam; 0: 1e-5, or 3e-4 for networks below 100 M parameters"})
     layers: str = field(
         default="",
@@ -42,9 +44,8 @@ class TuningConfig:
     patience: int = field(default=0, metadata={"help": "points without progress after which to stop early; 0: never"})
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch"):
-            self.require(getattr(self, name) >= 1, name, "1 or more")
-        for name in ("lr", "observe_every", "patience"):
+        self.require(self.iterations >= 1, "iterations", "1 or more")
+        for name in ("batch", "lr", "observe_every", "patience"):
             self.require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
 
     def require(self, condition: bool, name: str, need: str) -> None:
@@ -54,11 +55,11 @@ class TuningConfig:
             raise UsageError(f"{method}: {name} must be {need}, got {getattr(self, name)!r}")
 
     def resolved(self, model: Model, layers: str) -> Any:
-        """Learning rate and layer group as they will be; `layers` is the method's own group."""
-        size = sum(p.numel() for p in model.unet.parameters())
-        lr = self.lr or (3e-4 if size < SMALL else 1e-5)
+        """Learning rate, batch and layer group as they will be; `layers` is the method's own group."""
+        small = _small(model.unet)
+        lr, batch = self.lr or (3e-4 if small else 1e-5), self.batch or (16 if small else 2)
         own = "full" if model.labels and layers.startswith("xattn") else layers
-        return dataclasses.replace(self, lr=lr, layers=self.layers or own)
+        return dataclasses.replace(self, lr=lr, batch=batch, layers=self.layers or own)
 
 
 def check_null(model: Model, method: str) -> None:
@@ -73,6 +74,26 @@ def check_null(model: Model, method: str) -> None:
             f"{model.name} takes guidance as an input of its network and has no condition of no prompt, which {method} "
             "needs; erase from the model that it was distilled from"
         )
+
+
+def _small(unet: nn.Module) -> bool:
+    return sum(p.numel() for p in unet.parameters()) < SMALL
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The parameters that learn, by name: the part of a network that a checkpoint has to keep."""
+
+    parameters: Mapping[str, nn.Parameter]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Raises KeyError where one is missing, RuntimeError where one has another shape."""
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(state[name])
 
 
 def tune(
@@ -99,9 +120,11 @@ def tune(
     trained = select(unet, config.layers)
     for p in trained.values():
         p.requires_grad_(True)
+    if not _small(unet):
+        unet.enable_gradient_checkpointing()  # a third more time for a fraction of the memory
     student = Denoiser(unet, frozen.schedule, frozen.prediction)
     optimiser = torch.optim.Adam(trained.values(), lr=config.lr)
-    edited = model.copy()
+    edited = model.copy() if observe else model
     clock = Clock()
 
     def update(number: int, generator: torch.Generator) -> dict[str, float]:
@@ -113,8 +136,9 @@ def tune(
         return {name: value.item() for name, value in losses.items()}
 
     def look(iteration: int) -> Mapping[str, float]:
+        assert observe is not None
         edited.unet.load_state_dict(unet.state_dict())
-        return {"seconds": round(clock.seconds, 1), **(observe(iteration, edited) if observe else {})}
+        return {"seconds": round(clock.seconds, 1), **observe(iteration, edited)}
 
     asked = {"method": method, "model": model.hash(), "concepts": [c.name for c in concepts], "instead": list(instead)}
     # How often it is looked at changes nothing in the training that a checkpoint goes on with.
@@ -122,13 +146,13 @@ def tune(
     curve = train(
         update,
         Run(
-            {"unet": unet, "optimiser": optimiser, "clock": clock},
+            {"trained": Trained(trained), "optimiser": optimiser, "clock": clock},
             steps=config.iterations,
             config=asked | same,
             folder=folder,
             seed=seed,
-            observe=look,
-            observe_every=config.observe_every if observe else 0,
+            observe=look if observe else None,
+            observe_every=config.observe_every,
             enough=lambda points: plateau(points, config.patience),
             label=method.replace("_", " "),
         ),

@@ -63,13 +63,28 @@ def in_many_steps(
     }
 
 
-def at_guidances(model: Model, task: Task, judge: Judge, guidances: Sequence[float]) -> Mapping[str, Figure]:
-    """Forgotten at each guidance: "w = 3" to the figure."""
-    return {f"w = {guidance:g}": _forgotten(model, task, judge, guidance, None, None) for guidance in guidances}
+def at_guidances(
+    model: Model,
+    task: Task,
+    judge: Judge,
+    guidances: Sequence[float],
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Figure]:
+    """Forgotten at each guidance: "w = 3" to the figure. An unedited model misses its prompt too, and more at w = 1: its
+    figure belongs beside."""
+    return {f"w = {w:g}": _forgotten(model, task, judge, w, steps, None, batch_size) for w in guidances}
 
 
 def _forgotten(
-    model: Model, task: Task, judge: Judge, guidance: float, steps: int | None, scheduler: str | None
+    model: Model,
+    task: Task,
+    judge: Judge,
+    guidance: float,
+    steps: int | None,
+    scheduler: str | None,
+    batch_size: int | None = None,
 ) -> Figure:
     asks = [a for a in task.asks if a.role == "forget"]
     pictures = sample(
@@ -79,6 +94,7 @@ def _forgotten(
         guidance=guidance,
         steps=steps,
         scheduler=scheduler,
+        batch_size=batch_size,
     )
     labels = judge.sees(pictures, [a.head for a in asks]).labels
     gone = [None if label is None else label not in task.concepts for label in labels]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 from scotoma.errors import DataError, UsageError
 from scotoma.evaluation.task import Ask
 from scotoma.models.model import Model
-from scotoma.models.sample import STEPS, sample
+from scotoma.models.sample import STEPS, at_once, sample
 from scotoma.models.student import one_step
 
 Progress = Callable[[int, int], None]
@@ -38,7 +37,7 @@ def draw(
     """uint8 N H W 3, one picture for each ask.
 
     `folder` keeps each as a PNG named by what it was made from (`key`). `guidance` and `steps` do not apply to a one-call
-    student, which is drawn as it is made to. `batch_size` None: 32, or 4 for latents larger than 16 x 16 x 16. Raises
+    student, which is drawn as it is made to. `batch_size` None: `models.sample.at_once`. Raises
     UsageError for a batch size below 1, DataError for a kept picture that cannot be read.
     """
     if one_step(model.scheduler):
@@ -46,7 +45,7 @@ def draw(
     guidance = model.guidance if guidance is None else guidance
     steps = STEPS if steps is None else steps
     if batch_size is None:
-        batch_size = 32 if math.prod(model.latent_shape) <= 16**3 else 4
+        batch_size = at_once(model)
     if batch_size < 1:
         raise UsageError(f"the batch size is {batch_size}; give 1 or more")
     out = []

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from scotoma.models.model import Model
-from scotoma.models.sample import initial_noise
+from scotoma.models.sample import at_once, initial_noise
 from scotoma.models.trajectory import times, walk
 
 
 @dataclass(frozen=True)
 class Drift:
-    """`sigma` (T) from noisy to clean; `per_picture` (N T): mean squared change of the prediction of the noise for no
-    prompt, in which the noise itself has mean square 1."""
+    """`sigma` (T) from noisy to clean; `per_picture` (N T): mean squared change of what is predicted for no prompt, noise or
+    v, which themselves have a mean square of about 1."""
 
     sigma: np.ndarray
     per_picture: np.ndarray
@@ -46,10 +46,11 @@ def null_drift(
     *,
     guidance: float | None = None,
     steps: int = 25,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Drift:
     """`prompts` are benign ones, each with a seed. `guidance` None is that of `before`."""
     guidance = before.guidance if guidance is None else guidance
+    batch_size = at_once(before) if batch_size is None else batch_size
     frozen, edited = before.denoiser(), after.denoiser()
     path = times(frozen.schedule, steps)
     rows = []
@@ -58,6 +59,6 @@ def null_drift(
         x = initial_noise(before.latent_shape, seeds[part])[0].to(before.device)
         cond, null, theirs = before.encode(list(prompts[part])), before.null(len(x)), after.null(len(x))
         *passed, _ = walk(frozen, x, cond, null, guidance, path)
-        moved = [(edited.eps(s.x, s.t, theirs) - s.null).square().mean((1, 2, 3)) for s in passed]
+        moved = [(edited.predicts(s.x, s.t, theirs) - s.null).square().mean((1, 2, 3)) for s in passed]
         rows.append(torch.stack(moved, 1).cpu())
     return Drift(frozen.schedule.sigma(torch.tensor(path[:-1])).numpy(), torch.cat(rows).double().numpy())

@@ -14,13 +14,17 @@ def edge_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if a.shape != b.shape or a.ndim != 4:
         raise ValueError(f"two stacks of pictures of one size are compared, got {a.shape} and {b.shape}")
-    first, second = (_edges(x.astype(np.float64).mean(-1)) for x in (a, b))
-    apart, together = (v.sum((1, 2)) for v in (np.abs(first - second), first + second))
-    return np.divide(apart, together, out=np.zeros_like(apart), where=together > 0)
+    out = np.zeros(len(a))
+    for i, pair in enumerate(zip(a, b, strict=True)):  # one by one: stacks of large pictures are large
+        first, second = (_edges(x.mean(-1)) for x in pair)
+        together = (first + second).sum()
+        out[i] = np.abs(first - second).sum() / together if together > 0 else 0.0
+    return out
 
 
 def _edges(gray: np.ndarray) -> np.ndarray:
-    return np.hypot(*(ndimage.sobel(gray, axis=axis) for axis in (1, 2)))
+    """H W."""
+    return np.hypot(*(ndimage.sobel(gray, axis=axis) for axis in (0, 1)))
 
 
 def looks_mosaicked(pictures: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
@@ -34,12 +38,14 @@ def looks_mosaicked(pictures: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
 
 def blockiness(pictures: np.ndarray) -> np.ndarray:
     """(N,): mean step across the borders of cells over the mean step inside them, gray levels, one level added to both."""
-    gray = pictures.astype(np.float64).mean(-1)
-    pitch = max(4, max(gray.shape[1:]) // 50)
-    border, inside = [], []
-    for axis in (1, 2):
-        steps = np.abs(np.diff(gray, axis=axis))
-        crosses = (np.arange(steps.shape[axis]) + 1) % pitch == 0
-        border.append(np.compress(crosses, steps, axis).mean((1, 2)))
-        inside.append(np.compress(~crosses, steps, axis).mean((1, 2)))
-    return (np.mean(border, 0) + 1) / (np.mean(inside, 0) + 1)
+    pitch = max(4, max(pictures.shape[1:3]) // 50)
+    out = np.zeros(len(pictures))
+    for i, picture in enumerate(pictures):
+        border, inside, gray = [], [], picture.mean(-1)
+        for axis in (0, 1):
+            steps = np.abs(np.diff(gray, axis=axis))
+            crosses = (np.arange(steps.shape[axis]) + 1) % pitch == 0
+            border.append(np.compress(crosses, steps, axis).mean())
+            inside.append(np.compress(~crosses, steps, axis).mean())
+        out[i] = (np.mean(border) + 1) / (np.mean(inside) + 1)
+    return out

@@ -15,9 +15,16 @@ from scotoma.records import Figure
 
 
 def unprompted(
-    before: Model, after: Model, judge: Judge, concepts: Sequence[str], *, pictures: int, first_seed: int
+    before: Model,
+    after: Model,
+    judge: Judge,
+    concepts: Sequence[str],
+    *,
+    pictures: int,
+    first_seed: int,
+    head: str = "name",
 ) -> dict[str, Figure]:
-    """Figures of `pictures` unguided pictures of no prompt, the same seeds before and after:
+    """Figures of `pictures` unguided pictures of no prompt, the same seeds before and after, by the labels of `head`:
 
     unprompted_tv: total variation between the two histograms of labels; unprompted_tv_by_chance: between two halves of
     the unedited model's pictures, which is what chance alone makes of that many (for half as many); unprompted_changed:
@@ -28,7 +35,7 @@ def unprompted(
     seen = {}
     for name, model in (("before", before), ("after", after)):
         drawn = sample(model, prompts, seeds, guidance=1.0)
-        seen[name] = list(judge.sees(drawn, ["name"] * pictures).labels)
+        seen[name] = list(judge.sees(drawn, [head] * pictures).labels)
     halves = seen["before"][: pictures // 2], seen["before"][pictures // 2 :]
     changed = [None if None in (b, a) else b != a for b, a in zip(seen["before"], seen["after"], strict=True)]
     return {

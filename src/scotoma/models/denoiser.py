@@ -254,6 +254,10 @@ class Denoiser:
         """x0 (B C H W) from noisy x (B C H W), time indices t (B,) int64."""
         return self.x0_from(self.output(x, self.schedule.network_time(t), cond), x, t)
 
+    def predicts(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """What the network predicts, noise or v or x0 (B C H W), from noisy x, time indices t (B,) int64."""
+        return self.output(x, self.schedule.network_time(t), cond)
+
     def eps(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The noise prediction e (B C H W)."""
         return self.eps_from(self.output(x, self.schedule.network_time(t), cond), x, t)

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from scotoma.bounds import check_text
 from scotoma.errors import StackingError, UsageError
 from scotoma.models.model import Model
-from scotoma.models.sample import to_uint8
+from scotoma.models.sample import at_once, to_uint8
 from scotoma.models.student import one_step
 from scotoma.models.trajectory import end, times
 
@@ -36,7 +36,7 @@ def purify(
     *,
     guidance: float | None = None,
     steps: int = STEPS,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """Pictures drawn again, uint8 N H' W' 3.
 
@@ -56,6 +56,7 @@ def purify(
         )
     if isinstance(prompts, str) or len(prompts) != len(pictures) or not len(pictures):
         raise UsageError(f"{len(pictures)} pictures need as many prompts in a list, got {prompts!r:.80}")
+    batch_size = at_once(model) if batch_size is None else batch_size
     if steps < 1 or batch_size < 1:
         raise UsageError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}")
     for text in sorted(set(prompts)):
@@ -75,4 +76,5 @@ def purify(
 
 def fitted(picture: Image.Image, model: Model) -> np.ndarray:
     """uint8 H' W' 3: cropped around its centre to the model's shape and resized to its size."""
-    return np.asarray(ImageOps.fit(picture.convert("RGB"), model.picture_size, Image.Resampling.LANCZOS))
+    upright = ImageOps.exif_transpose(picture)
+    return np.asarray(ImageOps.fit(upright.convert("RGB"), model.picture_size, Image.Resampling.LANCZOS))

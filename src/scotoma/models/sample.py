@@ -6,6 +6,7 @@ Notation: N pictures, C H W of what the network denoises, H' W' of the picture.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> tuple[Te
     """Standard normal noise (N C H W) float32 on the CPU, row i from seeds[i] alone, and each row's generator."""
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     return torch.stack([torch.randn(shape, generator=g) for g in generators]), generators
+
+
+def at_once(model: Model) -> int:
+    """Pictures that go through the network together where nobody says how many: 32, or 4 for large latents."""
+    return 32 if math.prod(model.latent_shape) <= 16**3 else 4
 
 
 def _dpm(model: Model) -> Any:
@@ -62,7 +68,7 @@ def sample(
     *,
     guidance: float | None = None,
     steps: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Progress | None = None,
     scheduler: str | None = None,
 ) -> np.ndarray:
@@ -81,7 +87,7 @@ def sample_latents(
     *,
     guidance: float | None = None,
     steps: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Progress | None = None,
     scheduler: str | None = None,
 ) -> Tensor:
@@ -93,7 +99,7 @@ def sample_latents(
         guidance: w of classifier-free guidance; None: the model's default; 1.0: no second pass, and the only value for
             a one-call student.
         steps: at least 1; None: 25, or 1 for a one-call student.
-        batch_size: pictures at once; with guidance the network sees twice as many.
+        batch_size: pictures at once; with guidance the network sees twice as many; None: `at_once`.
         progress: called with (pictures done, pictures in all) after every batch.
         scheduler: "dpm" (DPM-Solver++ 2M), "ddim", or "own" (the model's); None: "dpm", or "own" for a one-call student.
 
@@ -133,11 +139,12 @@ def _batches(
     seeds: Sequence[int],
     guidance: float | None,
     steps: int | None,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress | None,
     scheduler: str | None,
 ) -> Any:
     student = one_step(model.scheduler)
+    batch_size = at_once(model) if batch_size is None else batch_size
     steps = steps if steps is not None else (1 if student else STEPS)
     guidance = guidance if guidance is not None else (1.0 if student else model.guidance)
     if student and guidance != 1.0:

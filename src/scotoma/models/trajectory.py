@@ -19,8 +19,8 @@ from scotoma.models.denoiser import Cond, Denoiser, Schedule, guide
 
 
 class Step(NamedTuple):
-    """B states of a trajectory: x (B C H W), times t (B,), and the network's predictions of the noise there, for no
-    prompt and for the prompt that the trajectory follows (B C H W each)."""
+    """B states of a trajectory: x (B C H W), times t (B,), and what the network predicts there, noise or v, for no prompt
+    and for the prompt that the trajectory follows (B C H W each)."""
 
     x: Tensor
     t: Tensor
@@ -39,16 +39,15 @@ def walk(denoiser: Denoiser, x: Tensor, cond: Cond, null: Cond, guidance: float,
 
     cond, null: B rows. Raises ModelError for an eps-predicting network whose schedule ends without signal.
     """
-    null_e = told_e = torch.zeros_like(x)
+    null_out = told_out = torch.zeros_like(x)
     for now, after in itertools.pairwise(path):
         t = torch.full((len(x),), now, device=x.device)
         null_out, told_out = denoiser.outputs(x, denoiser.schedule.network_time(t), [null, cond])
-        null_e, told_e = denoiser.eps_from(null_out, x, t), denoiser.eps_from(told_out, x, t)
-        yield Step(x, t, null_e, told_e)
+        yield Step(x, t, null_out, told_out)
         guided = guide(null_out, told_out, guidance)
         x0, e = denoiser.x0_from(guided, x, t), denoiser.eps_from(guided, x, t)
         x = denoiser.schedule.noisy(x0, e, torch.full_like(t, after))
-    yield Step(x, torch.full((len(x),), path[-1], device=x.device), null_e, told_e)
+    yield Step(x, torch.full((len(x),), path[-1], device=x.device), null_out, told_out)
 
 
 def end(denoiser: Denoiser, x: Tensor, cond: Cond, null: Cond, guidance: float, path: Sequence[int]) -> Tensor:
