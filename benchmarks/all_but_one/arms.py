@@ -96,7 +96,6 @@ def watch(model: Model, erasure: Erasure) -> Callable[[int, Model], dict[str, fl
 
 def benign_prompts(erasure: Erasure) -> list[str]:
     """Far names that no training of the erasure holds still."""
-    styles = ("fluent", "noto", "twemoji")
-    _, far = near_and_far("emoji", [] if erasure.concept in styles else [erasure.concept])
+    _, far = near_and_far("emoji", [erasure.concept])
     held = set(erasure.held())
     return [f"a {name}" for name in far if name not in held][:BENIGN]

@@ -36,7 +36,7 @@ def counted(model: Model) -> Iterator[list[int]]:
 
 def ours(model: Model, concept: str, instead: str, config: AllButOneConfig, retain: tuple[str, ...]) -> float:
     """Rows a state that an update learns from, trajectories included."""
-    config = dataclasses.replace(config, iterations=UPDATES)
+    config = dataclasses.replace(config, iterations=UPDATES).resolved(model, "xattn-kv")
     with counted(model) as rows:
         all_but_one.run(model, [Concept(concept)], [instead], config, retain=retain)
     return sum(rows) / (UPDATES * config.batch)
@@ -47,7 +47,7 @@ def partial_trajectories(model: Model, concept: str, instead: str, config: AllBu
     """The same for a loop that starts a trajectory for each update and stops it at a random step, as ESD's scripts do:
     guided calls up to there, then three of the frozen network and two of the trained one on the state it stopped at. The
     optimiser has no part in a count, so nothing is trained here."""
-    denoiser, n = model.denoiser(), config.batch
+    denoiser, n = model.denoiser(), config.resolved(model, "xattn-kv").batch
     path = times(denoiser.schedule, config.steps)
     cond, other, null = (model.encode([text] * n) for text in (concept, instead, ""))
     generator = torch.Generator().manual_seed(0)

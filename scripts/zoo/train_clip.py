@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/zoo/clip"))
     parser.add_argument("--package", type=Path, default=PACKAGE, help="folder that --ship writes")
     parser.add_argument("--ship", action="store_true", help="put the finished model into the package; no training")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--observe-every", type=int, default=1000)

@@ -159,7 +159,8 @@ def evaluate(
 
     `edited` is a model, a folder, or one or several Edits or Edit files. `concept` and `instead` default to what the
     Edits, or the folder's scotoma.json, say. `sld`, as in `load`, steers the edited model, or without `edited` the model
-    itself, away from the concepts; the unedited model is drawn without it. Judge B, and seeds that the self-check does not use. Raises UsageError
+    itself, away from the concepts; the unedited model is drawn without it. Judge B, and seeds that the self-check does not
+    use. Raises UsageError
     where nobody says what the concept is.
     """
     loaded = load(model) if not isinstance(model, Model) else model

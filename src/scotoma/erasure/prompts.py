@@ -106,30 +106,23 @@ def tell(
         stay += [prompt, ""] if i % 4 == 3 else [prompt]
     stay = stay or [""]
     pairs_in_turn, stays_in_turn = itertools.cycle(range(len(told))), itertools.cycle(stay)
-    sources: list[str] = []
-    numbers: list[int] = []
-    kinds: list[bool] = []
-    while len(sources) < n:
+    laid: list[tuple[str, int, bool]] = []  # text, pair, whether it is kept
+    while len(laid) < n:
         p, q = next(pairs_in_turn), next(pairs_in_turn)
-        block = [(told[p].concept, p), (told[p].alternative, p), (told[q].concept, q)]
-        if not mixture:
-            block[1] = (told[r := next(pairs_in_turn)].concept, r)
-        for text, number in block:
-            sources.append(text)
-            numbers.append(number)
-            kinds.append(False)
+        r = p if mixture else next(pairs_in_turn)
+        second = told[r].alternative if mixture else told[r].concept
+        laid += [(told[p].concept, p, False), (second, r, False), (told[q].concept, q, False)]
         if mixture or holds:
             stays = next(stays_in_turn)
-            sources.append(stays)
-            numbers.append(q)
-            kinds.append(stays != "")
+            laid.append((stays, q, stays != ""))
+    sources, numbers, kinds = zip(*laid[:n], strict=True)
     device = null.device
     return Told(
-        Cond.cat([rows[text] for text in sources[:n]]),
-        torch.tensor(numbers[:n], device=device),
-        torch.tensor(kinds[:n], device=device),
+        Cond.cat([rows[text] for text in sources]),
+        torch.tensor(numbers, device=device),
+        torch.tensor(kinds, device=device),
         Cond.cat([rows[pair.concept] for pair in told]),
         Cond.cat([rows[pair.alternative] for pair in told]),
         null,
-        tuple(dict.fromkeys(text for text, kind in zip(sources[:n], kinds[:n], strict=True) if kind)),
+        tuple(dict.fromkeys(text for text, kind in zip(sources, kinds, strict=True) if kind)),
     )

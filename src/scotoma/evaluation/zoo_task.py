@@ -106,7 +106,7 @@ def near_and_far(data: str, names: Sequence[str]) -> tuple[list[str], list[str]]
         classes = frozen()["fashion"]["classes"]
         close = {n for name in names for n in frozen()["fashion"]["near"][name]}
         return ([c for c in classes if c in close - {*names}], [c for c in classes if c not in close | {*names}])
-    rows = frozen()["names"]
+    rows, names = frozen()["names"], [n for n in names if n not in frozen()["styles"]]  # no name is near to a style
     if _category(names):
         categories = {row["category"] for row in rows if row["name"] in names}
         close = {row["name"] for row in rows if row["category"] in categories}
@@ -119,8 +119,7 @@ def near_and_far(data: str, names: Sequence[str]) -> tuple[list[str], list[str]]
 def some_kept(data: str, names: Sequence[str], near: int = 24, far: int = 40) -> tuple[str, ...]:
     """Kept names for a method that holds some of them still: as many near and far ones of `names`, spread by a fixed
     order over all, so that most names that an evaluation asks for are not among them."""
-    styles = frozen()["styles"] if data == "emoji" else []
-    close, rest = near_and_far(data, [n for n in names if n not in styles])
+    close, rest = near_and_far(data, names)
     order = random.Random(0)
     return tuple(name for pool, n in ((close, near), (rest, far)) for name in order.sample(pool, min(n, len(pool))))
 

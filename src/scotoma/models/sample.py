@@ -123,12 +123,13 @@ def _denoise(
     steering = None
     if model.sld is not None and model.sld.guidance:
         steering = Steering(model.sld, model.encode([model.sld.text]).expand(len(x)), len(solver.timesteps))
+        null = model.null(len(x)) if null is None else null  # also without guidance
     for t in solver.timesteps:
         seen, time = solver.scale_model_input(x, t), t.expand(len(x))
-        if steering is None:
+        if steering is None or null is None:
             output = denoiser.output(seen, time, cond, null, guidance)
         else:
-            output = steering.output(denoiser, seen, time, cond, model.null(len(x)) if null is None else null, guidance)
+            output = steering.output(denoiser, seen, time, cond, null, guidance)
         x = solver.step(output, t, x, **extra, return_dict=False)[0]
     return x
 
