@@ -13,6 +13,7 @@ text { fill: currentColor }
 .line { fill: none; stroke-width: 2 }
 .s0 { stroke: #0b63c4 } .s1 { stroke: #b3420b } .s2 { stroke: #2f7d32 } .s3 { stroke: #7a3fb0 } .s4 { stroke: #555 }
 .dot { fill: currentColor }
+.bar { stroke: currentColor; opacity: .5 }
 @media (prefers-color-scheme: dark) {
   svg { color: #e8e8e8; background: #161616 }
   .s0 { stroke: #6cb2ff } .s1 { stroke: #ff9a5c } .s2 { stroke: #7fd184 } .s3 { stroke: #c79bf2 } .s4 { stroke: #aaa }

@@ -17,11 +17,12 @@ from scotoma.records import write_text
 
 @dataclass(frozen=True)
 class Kept:
-    """`seconds` of the training, points of the curve included; `curve` as it was observed."""
+    """`seconds` of the training, points of the curve included; `curve` as it was observed; `size` of the file in bytes."""
 
     edit: Edit
     seconds: float
     curve: list[dict[str, float]]
+    size: int
 
 
 def kept(run: Callable[[Path], Edit], key: Sequence[Any], cache: Path) -> Kept:
@@ -42,4 +43,4 @@ def kept(run: Callable[[Path], Edit], key: Sequence[Any], cache: Path) -> Kept:
         seconds = max([whole, *(row["seconds"] for row in rows if "seconds" in row)])
         write_text(timing, json.dumps({"seconds": seconds, "curve": rows, "key": list(key)}) + "\n")
     told = json.loads(timing.read_text())
-    return Kept(Edit.load(file), told["seconds"], told["curve"])
+    return Kept(Edit.load(file), told["seconds"], told["curve"], file.stat().st_size)

@@ -13,6 +13,7 @@ from scipy.special import gammaln, xlogy
 from scotoma.statistics import (
     bootstrap_mean,
     clopper_pearson,
+    independent_difference,
     mcnemar_exact,
     paired_difference,
     proportion,
@@ -275,3 +276,41 @@ class TestBootstrap:
             bootstrap_mean([0.5, 2.0], seed=0, clusters=["a"])
         with pytest.raises(ValueError, match="resamples"):
             bootstrap_mean([0.5, 2.0], seed=0, resamples=0)
+
+
+class TestIndependentDifference:
+    @pytest.mark.parametrize(
+        "counts, ends",
+        [((56, 70, 48, 80), (0.0524, 0.3339)), ((9, 10, 3, 10), (0.1705, 0.8090)), ((10, 10, 0, 20), (0.6791, 1.0))],
+    )
+    def test_published_examples(self, counts, ends):
+        """Newcombe 1998, Table II, contrasts (a), (b) and (h), method 10."""
+        found = independent_difference(*counts)
+        assert found.value == pytest.approx(counts[0] / counts[1] - counts[2] / counts[3])
+        assert (found.low, found.high) == pytest.approx(ends, abs=5e-5)
+        assert found.n == min(counts[1], counts[3])
+
+    def test_swapping_the_samples_turns_the_sign(self):
+        a, b = independent_difference(3, 17, 9, 25), independent_difference(9, 25, 3, 17)
+        assert (a.low, a.high) == pytest.approx((-b.high, -b.low))
+
+    def test_nothing_hit_in_either_is_no_zero_width(self):
+        found = independent_difference(0, 50, 0, 80)
+        assert found.value == 0 and found.low < -0.04 and found.high > 0.05
+
+    def test_an_empty_sample(self):
+        found = independent_difference(0, 0, 3, 4)
+        assert math.isnan(found.value) and found[1:] == (0, -1.0, 1.0)
+
+    @pytest.mark.parametrize("n, least", [(10, 0.896), (20, 0.911), (40, 0.922)])
+    def test_coverage_as_documented(self, n, least):
+        rates = np.linspace(0, 1, 41)
+        ends = np.array([[independent_difference(k, n, j, n)[2:] for j in range(n + 1)] for k in range(n + 1)])
+        p = binomial(n, rates[1:-1])
+        p = np.vstack([np.eye(1, n + 1), p, np.eye(1, n + 1, n)])  # rates 0 and 1
+        worst = 1.0
+        for a, rate in enumerate(rates):
+            for b, other in enumerate(rates):
+                holds = (ends[..., 0] <= rate - other + 1e-12) & (rate - other <= ends[..., 1] + 1e-12)
+                worst = min(worst, float(p[a] @ holds @ p[b]))
+        assert least <= worst < least + 0.002

@@ -15,16 +15,15 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import arms
 import calls
+import pooling
 import recording
 from keeping import Kept
 
@@ -35,7 +34,6 @@ from scotoma.erasure.esd import ESDConfig
 from scotoma.erasure.matching import MatchingConfig
 from scotoma.evaluation.compare import Comparison, compare
 from scotoma.evaluation.drift import null_drift
-from scotoma.evaluation.figures import PAIRED
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.look import named
 from scotoma.evaluation.phrasings import phrasings, shown_by
@@ -46,7 +44,6 @@ from scotoma.evaluation.zoo_task import frozen
 from scotoma.models.model import Model
 from scotoma.models.purify import purify
 from scotoma.records import Figure, write_text
-from scotoma.statistics import bootstrap_mean, paired_difference
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build/benchmarks/all_but_one"
@@ -75,39 +72,6 @@ class Result:
     made: Kept
     seen: Comparison
 
-    def hits(self, role: str, what: Callable[[str | None, str, str], bool], *, after: bool = True) -> list[bool]:
-        """`what(label, wanted, becomes)` of each picture of a role."""
-        assert self.seen.pairs is not None
-        labels = (self.seen.pairs.after if after else self.seen.pairs.before).labels
-        asks = self.seen.task.asks
-        return [what(labels[i], a.wanted, a.becomes) for i, a in enumerate(asks) if a.role == role]
-
-    @property
-    def gone(self) -> list[bool]:
-        return self.hits("forget", lambda label, wanted, becomes: label != wanted)
-
-    @property
-    def redirected(self) -> list[bool]:
-        return self.hits("forget", lambda label, wanted, becomes: label == becomes)
-
-    def right(self, role: str, after: bool) -> list[bool]:
-        return self.hits(role, lambda label, wanted, becomes: label == wanted, after=after)
-
-    def off_manifold(self, after: bool) -> list[bool]:
-        pairs, reference = self.seen.pairs, self.seen.reference
-        assert pairs is not None and reference is not None
-        forget = np.array([role == "forget" for role in pairs.role])
-        return reference.off_manifold((pairs.after if after else pairs.before).features[forget]).tolist()  # type: ignore[no-any-return]
-
-    @property
-    def distances(self) -> list[float]:
-        """Of kept pictures from the unedited model's, same seeds, as a share of the off-manifold threshold."""
-        pairs, reference = self.seen.pairs, self.seen.reference
-        assert pairs is not None and reference is not None
-        stays = np.array([role != "forget" for role in pairs.role])
-        moved = np.linalg.norm(pairs.after.features[stays].astype(np.float64) - pairs.before.features[stays], axis=1)
-        return (moved / reference.threshold).tolist()  # type: ignore[no-any-return]
-
     @property
     def held(self) -> list[bool]:
         """Of each far picture: its name was held still in the training."""
@@ -134,48 +98,31 @@ def tell(done: int, total: int) -> None:
 
 def pooled(results: Sequence[Result]) -> dict[str, Figure]:
     """The five figures over tasks and seeds of one arm, n pooled."""
-    objects = [r for r in results if r.erasure.label in ("near", "far")]
+    seen = [r.seen for r in results]
+    objects = [r.seen for r in results if r.erasure.label in ("near", "far")]
     return {
-        "forgotten": share([r.gone for r in results]),
-        "redirected": share([r.redirected for r in objects]),
-        "off_manifold": drop([r.off_manifold(True) for r in objects], [r.off_manifold(False) for r in objects]),
-        "near_drop": drop([r.right("near", False) for r in results], [r.right("near", True) for r in results]),
-        "far_drop": drop([r.right("far", False) for r in results], [r.right("far", True) for r in results]),
+        "forgotten": pooling.share([pooling.gone(s) for s in seen]),
+        "redirected": pooling.share([pooling.redirected(s) for s in objects]),
+        "off_manifold": pooling.off_manifold_excess(objects),
+        "near_drop": pooling.role_drop(seen, "near"),
+        "far_drop": pooling.role_drop(seen, "far"),
         "far_drop_not_held": unheld(results),
-        "structure": mean([d for r in results for d in r.distances]),
-        "edges_kept": mean([d for r in results for d in edges(r, forget=False)]),
-        "edges_forgotten": mean([d for r in objects for d in edges(r, forget=True)]),
+        "structure": pooling.mean([d for s in seen for d in pooling.distances(s)]),
+        "edges_kept": pooling.mean([d for s in seen for d in pooling.edges(s, forget=False)]),
+        "edges_forgotten": pooling.mean([d for s in objects for d in pooling.edges(s, forget=True)]),
     }
 
 
 def unheld(results: Sequence[Result]) -> Figure:
     """The drop of far pictures whose names no training held still."""
-    before, after = [], []
-    for r in results:
-        rows = [not h for h in r.held]
-        for out, which in ((before, False), (after, True)):
-            out.append([x for x, keep in zip(r.right("far", which), rows, strict=True) if keep])
-    return drop(before, after)
-
-
-def edges(result: Result, *, forget: bool) -> list[float]:
-    chosen = np.array([(role == "forget") == forget for role in result.seen.roles])
-    return edge_distance(result.seen.before[chosen], result.seen.after[chosen]).tolist()  # type: ignore[no-any-return]
-
-
-def share(hits: Sequence[Sequence[bool]]) -> Figure:
-    whole = [h for part in hits for h in part]
-    return recording.rate(sum(whole), len(whole))
-
-
-def drop(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]]) -> Figure:
-    d = paired_difference([h for part in first for h in part], [h for part in second for h in part])
-    return Figure(d.value, d.n, d.low, d.high, interval=PAIRED)
-
-
-def mean(values: Sequence[float]) -> Figure:
-    i = bootstrap_mean(values, seed=0, bounds=(0, float("inf")))
-    return Figure(i.value, i.n, i.low, i.high, interval="bootstrap 95%")
+    sides = [
+        [
+            [x for x, held in zip(pooling.right(r.seen, "far", after=after), r.held, strict=True) if not held]
+            for r in results
+        ]
+        for after in (False, True)
+    ]
+    return pooling.drop(*sides)
 
 
 def table(results: Sequence[Result]) -> dict[str, Figure]:
@@ -204,14 +151,15 @@ def table(results: Sequence[Result]) -> dict[str, Figure]:
 
 def pooled_without_alternative(results: Sequence[Result]) -> dict[str, Figure]:
     """Of a task whose alternative is nothing, or a style: redirected only where there is something to become."""
+    seen = [r.seen for r in results]
     found = {
-        "forgotten": share([r.gone for r in results]),
-        "near_drop": drop([r.right("near", False) for r in results], [r.right("near", True) for r in results]),
-        "far_drop": drop([r.right("far", False) for r in results], [r.right("far", True) for r in results]),
-        "structure": mean([d for r in results for d in r.distances]),
+        "forgotten": pooling.share([pooling.gone(s) for s in seen]),
+        "near_drop": pooling.role_drop(seen, "near"),
+        "far_drop": pooling.role_drop(seen, "far"),
+        "structure": pooling.mean([d for s in seen for d in pooling.distances(s)]),
     }
     if results[0].erasure.instead:
-        found["redirected"] = share([r.redirected for r in results])
+        found["redirected"] = pooling.share([pooling.redirected(s) for s in seen])
     return found
 
 
@@ -255,7 +203,7 @@ def beside(results: Sequence[Result], model: Model) -> dict[str, Figure]:
         benign = arms.benign_prompts(r.erasure)
         drift = null_drift(model, edited, benign, list(range(FIRST_SEED, FIRST_SEED + len(benign))))
         curves[name] = drift.curve()
-        figures[f"{name}_drift"] = mean(drift.per_picture.mean(1).tolist())
+        figures[f"{name}_drift"] = pooling.mean(drift.per_picture.mean(1).tolist())
         head = r.seen.task.asks[0].head
         seeds = {"pictures": 400, "first_seed": FIRST_SEED + 5_000}
         free = unprompted(model, edited, judge, [r.erasure.concept], head=head, **seeds)
@@ -287,7 +235,7 @@ def purification(r: Result, model: Model, edited: Model) -> dict[str, Figure]:
         after = purify(by, pictures, [prompt] * n, guidance=guidance)
         labels = judge.sees(after, ["name"] * n).labels
         out[f"purified{how}_shows_concept"] = recording.rate(sum(a == r.erasure.concept for a in labels), n)
-        out[f"purified{how}_edges"] = mean(edge_distance(pictures, after).tolist())
+        out[f"purified{how}_edges"] = pooling.mean(edge_distance(pictures, after).tolist())
     return out
 
 

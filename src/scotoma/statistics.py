@@ -124,6 +124,23 @@ def _bisect(f: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
+def independent_difference(k: int, n: int, other_k: int, other_n: int, level: float = 0.95) -> Interval:
+    """k / n - other_k / other_n for two samples that share nothing, in [-1, 1]; `n` of the result is the smaller sample.
+
+    The ends of the two Wilson intervals, combined (Newcombe, Statistics in Medicine 17, 1998, method 10). Not exact:
+    enumerated at 95 % over all pairs of rates on a grid of 1/40, the least coverage of two samples of n is 0.896 for
+    n = 10, 0.911 for 20, 0.922 for 40 and 0.936 for 80 and 160, where one rate is near 0 and the other near 1
+    (tests/test_statistics.py). An empty sample gives (nan, 0, -1, 1).
+    """
+    low, high = wilson(k, n, level)
+    other_low, other_high = wilson(other_k, other_n, level)
+    if n == 0 or other_n == 0:
+        return Interval(math.nan, 0, -1.0, 1.0)
+    p, q = k / n, other_k / other_n
+    down, up = math.hypot(p - low, other_high - q), math.hypot(high - p, q - other_low)
+    return Interval(p - q, min(n, other_n), max(-1.0, p - q - down), min(1.0, p - q + up))
+
+
 def mcnemar_exact(b: int, c: int) -> float:
     """Two-sided p of "yes-to-no is as likely as no-to-yes": b against c, binomial with 1/2. 1 for no discordant pair."""
     if b < 0 or c < 0:

@@ -49,6 +49,8 @@ def test_exact_output_gives_x0_and_e_back(prediction, abar, x, output):
     assert torch.allclose(schedule.noisy(torch.ones_like(noisy), 2 * torch.ones_like(noisy), t), noisy, atol=1e-12)
     assert torch.allclose(denoiser(noisy, t, labels(0, 1)), torch.ones_like(noisy), atol=1e-12)
     assert torch.allclose(denoiser.eps(noisy, t, labels(0, 1)), 2 * torch.ones_like(noisy), atol=1e-12)
+    says = denoiser.output_for(torch.ones_like(noisy), 2 * torch.ones_like(noisy), t)
+    assert torch.allclose(says, torch.full_like(noisy, output), atol=1e-12)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow_prediction"])

@@ -103,3 +103,21 @@ def test_a_lone_point_is_a_dot_and_nothing_is_an_error():
         plots.line_curve([plots.Series("a", [1.0], [None])], x_label="", y_label="", summary="")
     with pytest.raises(ValueError, match="2 x values and 1 y values"):
         plots.Series("a", [1.0, 2.0], [1.0])
+
+
+def test_a_scatter_joins_what_nothing_beats():
+    """On x = forgotten (right is better) and y = cost (low is better) b beats c; a and b do not beat each other."""
+    spots = [
+        plots.Spot("a", 0.5, 0.0, (0.4, 0.6), (0.0, 0.1)),
+        plots.Spot("b", 1.0, 0.2, (0.9, 1.0), (0.1, 0.3)),
+        plots.Spot("<c>", 0.9, 0.3, (0.8, 1.0), (0.2, 0.4)),
+    ]
+    svg = plots.scatter(spots, x_label="x", y_label="y", summary="s")
+    front = re.search(r'<polyline[^>]*points="([^"]*)"', svg).group(1).split()
+    dots = re.findall(r'<circle class="dot" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    assert front == [",".join(dots[0]), ",".join(dots[1])]
+    assert len(re.findall('class="bar"', svg)) == 6 and "3 &lt;c&gt;" in svg
+    alike = [plots.Spot(n, 1.0, 0.1, (1.0, 1.0), (0.1, 0.1)) for n in "ab"]
+    assert "points=" in plots.scatter(alike, x_label="", y_label="", summary="")
+    with pytest.raises(ValueError, match="at least one point"):
+        plots.scatter([], x_label="", y_label="", summary="")

@@ -301,3 +301,14 @@ class Denoiser:
                 )
             return (x - a * output) / s
         return x + a * output
+
+    def output_for(self, x0: Tensor, e: Tensor, t: Tensor) -> Tensor:
+        """What a network that knew x0 and e (B C H W each) would say at t (B,), by the table above."""
+        a, s = self.schedule.coefficients(t, x0)
+        if self.prediction == "epsilon":
+            return e
+        if self.prediction == "v_prediction":
+            return a * e - s * x0
+        if self.prediction == "sample":
+            return x0
+        return e - x0

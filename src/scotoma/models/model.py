@@ -159,9 +159,8 @@ class Model:
         config = self.scheduler.config
         return Denoiser(self.unet, Schedule.from_config(config), config.get("prediction_type", "epsilon"))
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str] | Sequence[int]) -> Cond:
-        """B texts, or B class numbers or names for a label model, to a Cond of B rows. No gradient.
+    def encode(self, prompts: Sequence[str] | Sequence[int], *, gradient: bool = False) -> Cond:
+        """B texts, or B class numbers or names for a label model, to a Cond of B rows, without gradient unless told.
 
         Text goes through the pipeline's own encode_prompt: SDXL takes the penultimate hidden states of both encoders,
         joined, and the pooled output of the second. Raises UsageError for the wrong kind of prompt or an unknown class.
@@ -172,9 +171,10 @@ class Model:
             return Cond(labels=torch.tensor([self._label(p) for p in prompts], device=self.device))
         if not all(isinstance(p, str) for p in prompts):
             raise UsageError(f"{self.name} takes texts as prompts, got {list(prompts)[:3]}; give strings")
-        encoded = self.pipeline.encode_prompt(
-            prompt=list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
+        with torch.set_grad_enabled(gradient):
+            encoded = self.pipeline.encode_prompt(
+                prompt=list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
         if len(self.family.text_encoders) == 1:
             return Cond(text=encoded[0])
         return Cond(text=encoded[0], pooled=encoded[2], time_ids=self._time_ids(len(prompts)))

@@ -115,24 +115,9 @@ def line_curve(
     ys = [v for s in series for v in s.y if v is not None]
     if not xs or not ys:
         raise ValueError("a curve needs at least one point that is decided")
-    x_scale = scale_for(xs, x_text or _short)
-    y_scale = scale_for(ys, y_text or _short)
-    left, right, top, bottom = 52, 372, 30, 214
-
-    def px(v: float) -> float:
-        return left + (right - left) * (v - x_scale.low) / (x_scale.high - x_scale.low)
-
-    def py(v: float) -> float:
-        return bottom - (bottom - top) * (v - y_scale.low) / (y_scale.high - y_scale.low)
-
-    parts = []
-    for v, t in y_scale.ticks:
-        parts.append(f'<line class="tick" x1="{left}" x2="{right}" y1="{py(v):.1f}" y2="{py(v):.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{py(v) + 4:.1f}" text-anchor="end">{escape(t)}</text>')
-    for v, t in x_scale.ticks:
-        parts.append(f'<text x="{px(v):.1f}" y="{bottom + 17}" text-anchor="middle">{escape(t)}</text>')
-    parts.append(f'<text x="{(left + right) / 2:.1f}" y="{bottom + 38}" text-anchor="middle">{_safe(x_label)}</text>')
-    parts.append(f'<text x="2" y="{top - 16}">{_safe(y_label)}</text>')
+    frame = _Frame(scale_for(xs, x_text or _short), scale_for(ys, y_text or _short))
+    px, py = frame.px, frame.py
+    parts = frame.axes(x_label, y_label)
     ends: list[tuple[float, int, Series]] = []
     for i, s in enumerate(series):
         dash = _DASHES[i % len(_DASHES)]
@@ -149,14 +134,85 @@ def line_curve(
         dash = _DASHES[i % len(_DASHES)]
         pattern = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(
-            f'<line class="line s{i % len(_DASHES)}" x1="{right + 6}" x2="{right + 26}" y1="{y:.1f}" y2="{y:.1f}"{pattern}/>'
+            f'<line class="line s{i % len(_DASHES)}" x1="{RIGHT + 6}" x2="{RIGHT + 26}" y1="{y:.1f}" y2="{y:.1f}"{pattern}/>'
         )
-        parts.append(f'<text x="{right + 30}" y="{y + 4:.1f}">{_safe(s.name)}</text>')
-    return Markup(
-        f'<svg class="curve" viewBox="0 0 480 260" role="img" aria-label="{_safe(summary)}">'
-        + "".join(parts)
-        + "</svg>"
+        parts.append(f'<text x="{RIGHT + 30}" y="{y + 4:.1f}">{_safe(s.name)}</text>')
+    return _figure(parts, summary)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One point of a scatter, with the ends of its intervals (low, high)."""
+
+    name: str
+    x: float
+    y: float
+    x_ends: tuple[float, float]
+    y_ends: tuple[float, float]
+
+
+def scatter(spots: Sequence[Spot], *, x_label: str, y_label: str, summary: str) -> Markup:
+    """Numbered points with both their intervals and a list of names; a broken line joins those of which no other is further
+    right and lower. Size and `summary` as of `line_curve`. Raises ValueError without a point."""
+    if not spots:
+        raise ValueError("a scatter needs at least one point")
+    frame = _Frame(
+        scale_for([v for s in spots for v in (s.x, *s.x_ends)], _short),
+        scale_for([v for s in spots for v in (s.y, *s.y_ends)], _short),
     )
+    px, py = frame.px, frame.py
+    parts = frame.axes(x_label, y_label)
+    best = [s for s in spots if not any(_beats(other, s) for other in spots)]
+    path = " ".join(f"{px(s.x):.1f},{py(s.y):.1f}" for s in sorted(best, key=lambda s: (s.x, s.y)))
+    parts.append(f'<polyline class="line s4" points="{path}" stroke-dasharray="2 3"/>')
+    for i, s in enumerate(spots):
+        x, y = f"{px(s.x):.1f}", f"{py(s.y):.1f}"
+        (x1, x2), (y1, y2) = map(px, s.x_ends), map(py, s.y_ends)
+        parts.append(f'<line class="bar" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<line class="bar" x1="{x}" x2="{x}" y1="{y1:.1f}" y2="{y2:.1f}"/>')
+        parts.append(f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"/>')
+        parts.append(f'<text x="{px(s.x) + 6:.1f}" y="{py(s.y) - 6:.1f}">{i + 1}</text>')
+        parts.append(f'<text x="{RIGHT + 10}" y="{TOP + 16 * i}">{i + 1} {_safe(s.name)}</text>')
+    return _figure(parts, summary)
+
+
+def _beats(a: Spot, b: Spot) -> bool:
+    """a is at least as far right and as low as b, and better in one of the two."""
+    return a.x >= b.x and a.y <= b.y and (a.x, a.y) != (b.x, b.y)
+
+
+LEFT, RIGHT, TOP, BOTTOM = 52, 372, 30, 214  # of the axes, in units of the view box
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A pair of axes in a view box of 480 x 260."""
+
+    x: Scale
+    y: Scale
+
+    def px(self, v: float) -> float:
+        return LEFT + (RIGHT - LEFT) * (v - self.x.low) / (self.x.high - self.x.low)
+
+    def py(self, v: float) -> float:
+        return BOTTOM - (BOTTOM - TOP) * (v - self.y.low) / (self.y.high - self.y.low)
+
+    def axes(self, x_label: str, y_label: str) -> list[str]:
+        parts = []
+        for v, t in self.y.ticks:
+            parts.append(f'<line class="tick" x1="{LEFT}" x2="{RIGHT}" y1="{self.py(v):.1f}" y2="{self.py(v):.1f}"/>')
+            parts.append(f'<text x="{LEFT - 6}" y="{self.py(v) + 4:.1f}" text-anchor="end">{escape(t)}</text>')
+        for v, t in self.x.ticks:
+            parts.append(f'<text x="{self.px(v):.1f}" y="{BOTTOM + 17}" text-anchor="middle">{escape(t)}</text>')
+        middle = (LEFT + RIGHT) / 2
+        parts.append(f'<text x="{middle:.1f}" y="{BOTTOM + 38}" text-anchor="middle">{_safe(x_label)}</text>')
+        parts.append(f'<text x="2" y="{TOP - 16}">{_safe(y_label)}</text>')
+        return parts
+
+
+def _figure(parts: Iterable[str], summary: str) -> Markup:
+    head = f'<svg class="curve" viewBox="0 0 480 260" role="img" aria-label="{_safe(summary)}">'
+    return Markup(head + "".join(parts) + "</svg>")
 
 
 def _runs(s: Series) -> list[list[tuple[float, float]]]:
@@ -175,7 +231,7 @@ def _spread(ends: list[tuple[float, int, Series]], gap: float) -> list[tuple[flo
     placed: list[tuple[float, int, Series]] = []
     for y, i, s in sorted(ends, key=lambda e: (e[0], e[1])):
         placed.append((max(y, placed[-1][0] + gap) if placed else y, i, s))
-    over = max(0.0, placed[-1][0] - 214.0) if placed else 0.0
+    over = max(0.0, placed[-1][0] - BOTTOM) if placed else 0.0
     return [(y - over, i, s) for y, i, s in placed]
 
 

@@ -1,0 +1,252 @@
+"""The core table: seven ways to make zoo:emoji blind, on four tasks.
+
+    python benchmarks/methods/run.py             # needs a quiet machine, for the timings
+    python benchmarks/methods/run.py --busy      # the same without timings
+    python benchmarks/methods/run.py --full      # five seeds, and SafeGen's own arms
+
+prompts.jsonl has to be there (prompts.py). Trainings and pictures are kept under build/benchmarks/methods: a killed run goes
+on. Judge B judges, on seeds that nothing else uses; guidance 3, 10 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import arms
+import numpy as np
+import pooling
+import prompts
+import recording
+
+from scotoma import api
+from scotoma.evaluation.along import at_guidances
+from scotoma.evaluation.compare import Comparison, compare
+from scotoma.evaluation.draw import draw
+from scotoma.evaluation.drift import null_drift
+from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.structure import looks_mosaicked
+from scotoma.evaluation.task import Ask, Size
+from scotoma.evaluation.zoo_task import frozen
+from scotoma.models.model import Model
+from scotoma.models.sample import sample
+from scotoma.records import Figure
+from scotoma.statistics import independent_difference
+
+HERE = Path(__file__).parent
+FIRST_SEED, SEED_STEP, PROMPT_SEED = 7_000_000, 10_000, 7_500_000
+SIZE, STEPS = Size(104, 64, 320), 10
+GUIDANCES = (1.0, 3.0, 5.0, 7.5)
+PER_PROMPT = 5  # pictures of each prompt of prompts.jsonl
+TIMED = 64  # pictures of a timing
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm on one task with one seed."""
+
+    arm: str
+    erasure: arms.Erasure
+    seed: int
+    made: arms.Made
+    seen: Comparison
+
+
+def examine(arm: str, made: arms.Made, erasure: arms.Erasure, seed: int, model: Model) -> Cell:
+    task = erasure.task(SIZE, FIRST_SEED + SEED_STEP * seed)
+    print(f"{arm}, {erasure.label}, seed {seed}: {made.seconds:.0f} s", file=sys.stderr)
+    seen = compare(model, made.model, task, load_judge("emoji", "b"), steps=STEPS, folder=arms.CACHE / "pictures")
+    return Cell(arm, erasure, seed, made, seen)
+
+
+# --------------------------------------------------------------------------------------------------------- the table
+
+
+def five(cells: Sequence[Cell], *, mosaic: bool) -> dict[str, Figure]:
+    """The five figures of one arm over tasks and seeds, n pooled; "looks mosaicked" where that is what should be left."""
+    seen = [c.seen for c in cells]
+    told = {
+        "forgotten": pooling.share([pooling.gone(s) for s in seen]),
+        "redirected": pooling.share([pooling.redirected(s) for s in seen]),
+        "off_manifold": pooling.off_manifold_excess(seen),
+        "near_drop": pooling.role_drop(seen, "near"),
+        "far_drop": pooling.role_drop(seen, "far"),
+        "structure": pooling.mean([d for s in seen for d in pooling.distances(s)]),
+        "kid_excess": kid_excess(seen),
+    }
+    if mosaic:
+        told["looks_mosaicked"] = pooling.share([blocks(s) for s in seen])
+    return told
+
+
+def kid_excess(seen: Sequence[Comparison]) -> Figure:
+    """KID of kept pictures in judge features, edited minus unedited, mean of the comparisons; it has no interval."""
+    apart = [(s.figures["kid"].value or 0.0) - (s.figures["kid_unedited"].value or 0.0) for s in seen]
+    return Figure(float(np.mean(apart)), len(apart), interval="none")
+
+
+def blocks(seen: Comparison) -> list[bool]:
+    forget = np.array([role == "forget" for role in seen.roles])
+    return looks_mosaicked(seen.after[forget], seen.before).tolist()  # type: ignore[no-any-return]
+
+
+def table(cells: Sequence[Cell], model: Model) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    for arm in dict.fromkeys(c.arm for c in cells):
+        own = [c for c in cells if c.arm == arm]
+        mosaic = arm in ("safegen", "stack", *arms.SAFEGEN_ARMS)
+        figures |= {f"{arm}_{name}": f for name, f in five(own, mosaic=mosaic).items()}
+        for label in dict.fromkeys(c.erasure.label for c in own):
+            part = [c for c in own if c.erasure.label == label]
+            figures |= {f"{arm}_{label}_{name}": f for name, f in five(part, mosaic=mosaic).items()}
+        moved = [d for c in own for d in drift(c, model)]
+        figures[f"{arm}_drift"] = pooling.mean(moved)
+        if own[0].made.stages:
+            figures[f"{arm}_seconds"] = recording.number(max(c.made.seconds for c in own))
+            figures[f"{arm}_kilobytes"] = recording.number(max(c.made.size for c in own) / 1000)
+    return figures
+
+
+def drift(cell: Cell, model: Model) -> list[float]:
+    """Mean squared change of the prediction for no prompt on benign states, one for each picture. What steers sampling
+    leaves the network as it is."""
+    benign = cell.erasure.benign(32)
+    seeds = list(range(FIRST_SEED, FIRST_SEED + len(benign)))
+    return null_drift(model, cell.made.model, benign, seeds, steps=STEPS).per_picture.mean(1).tolist()  # type: ignore[no-any-return]
+
+
+def guided(cells: Sequence[Cell], model: Model) -> dict[str, Figure]:
+    """SafeGen's trap: forgotten at each guidance, first seed, with the unedited model's misses beside, tasks pooled."""
+    judge, figures = load_judge("emoji", "b"), {}
+    own = [c for c in cells if c.seed == 0 and c.arm in ("safegen", *arms.SAFEGEN_ARMS)]
+    for arm in dict.fromkeys(c.arm for c in own):
+        for w in GUIDANCES:
+            found = [
+                at_guidances(m, c.seen.task, judge, [w], steps=STEPS)[f"w = {w:g}"]
+                for c in own
+                if c.arm == arm
+                for m in (c.made.model, model)
+            ]
+            for name, part in (("forgotten", found[::2]), ("unedited_misses", found[1::2])):
+                k, n = sum(round((f.value or 0) * f.n) for f in part), sum(f.n for f in part)
+                figures[f"{arm}_{name}_w{w:g}"] = recording.rate(k, n)
+        rhos = [row["rho"] for c in own if c.arm == arm for row in c.made.stages[-1].edit.header["figures"]["rho"]]
+        figures[f"{arm}_rho"] = pooling.mean(rhos)
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------------ other wordings
+
+
+def worded(cells: Sequence[Cell]) -> dict[str, Figure]:
+    """Of the prompts that the unedited model obeys: removed, by set and arm; and SafeGen's gap between sets."""
+    rows = prompts.load()
+    judge, styles = load_judge("emoji", "b"), frozen()["styles"]
+    counted: dict[tuple[str, str], list[bool]] = {}
+    for cell in cells:
+        asked = [r for r in rows if r["concept"] in cell.erasure.names and r["set"] != "benign"]
+        asks = [
+            Ask(r["prompt"], PROMPT_SEED + i * PER_PROMPT + k, "forget", r["concept"])
+            for i, r in enumerate(asked)
+            for k in range(PER_PROMPT)
+        ]
+        heads = ["style" if a.wanted in styles else "name" for a in asks]
+        labels = judge.sees(draw(cell.made.model, asks, steps=STEPS), heads).labels
+        for i, label in enumerate(labels):
+            removed = label not in cell.erasure.names
+            counted.setdefault((cell.arm, asked[i // PER_PROMPT]["set"]), []).append(removed)
+    figures = {f"{arm}_{name}_removed": recording.rate(sum(hits), len(hits)) for (arm, name), hits in counted.items()}
+    for name in ("direct", "paraphrase", "optimised", "benign"):
+        figures[f"prompts_{name}"] = recording.number(sum(r["set"] == name for r in rows))
+    for name in ("paraphrase", "optimised"):
+        if other := counted.get(("safegen", name)):
+            direct = counted["safegen", "direct"]
+            i = independent_difference(sum(direct), len(direct), sum(other), len(other))
+            key = "safegen_synonym_gap" if name == "paraphrase" else "safegen_optimised_gap"
+            figures[key] = Figure(i.value, i.n, i.low, i.high, interval="newcombe 95%")
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------------------- timings
+
+
+def timings(model: Model) -> dict[str, Figure]:
+    """Seconds per picture of the unedited model and of SLD max, in turn, the best of three; an Edit adds nothing."""
+    steered = arms.make("sld_max", model, arms.TASKS[0], 0).model
+    words, seeds = arms.TASKS[0].benign(TIMED), list(range(TIMED))
+    words = (words * TIMED)[:TIMED]
+    best: dict[str, float] = {}
+    for _ in range(3):
+        for name, m in (("unedited", model), ("sld_max", steered)):
+            start = time.perf_counter()
+            sample(m, words, seeds, steps=STEPS)
+            best[name] = min(best.get(name, float("inf")), (time.perf_counter() - start) / TIMED)
+    figures = {f"{name}_seconds_per_picture": recording.number(value) for name, value in best.items()}
+    return figures | {"sld_time_ratio": recording.number(best["sld_max"] / best["unedited"])}
+
+
+# ------------------------------------------------------------------------------------------------------------- targets
+
+
+def targets(figures: dict[str, Figure], cells: Sequence[Cell]) -> dict[str, Figure]:
+    """The names of targets.toml, each with its worst task."""
+    out: dict[str, Figure] = {}
+    for target, name, worst in (
+        ("safegen_removed_w3", "forgotten", min),
+        ("safegen_near_drop", "near_drop", max),
+        ("safegen_far_drop", "far_drop", max),
+    ):
+        out[target] = figures[f"safegen_{name}"]
+        each: list[Figure] = [figures[f"safegen_{task.label}_{name}"] for task in arms.TASKS]
+        out[f"{target}_worst"] = worst(each, key=lambda f: f.value or 0.0)
+    ratios: list[tuple[float, int]] = []
+    steered = [c for c in cells if c.arm == "sld_max"]
+    for part in ([c for c in steered if c.erasure == task] for task in arms.TASKS):
+        shown, before = (
+            [not gone for c in part for gone in pooling.gone(c.seen, after=after)] for after in (True, False)
+        )
+        ratios.append((sum(shown) / max(1, sum(before)), len(shown)))
+    left, drawn = (sum(not g for c in steered for g in pooling.gone(c.seen, after=a)) for a in (True, False))
+    n = sum(count for _, count in ratios)
+    out["sld_max_unwanted_ratio"] = Figure(left / max(1, drawn), n, interval="none")
+    out["sld_max_unwanted_ratio_worst"] = Figure(*max(ratios), interval="none")
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--busy", action="store_true", help="leave the timings out, which need a quiet machine")
+    parser.add_argument("--full", action="store_true", help="five seeds, and SafeGen's own arms")
+    args = parser.parse_args()
+    begun = recording.begin(HERE, f"{os.cpu_count()} cores")
+    prompts.load()  # before any work
+    model = api.load("zoo:emoji")
+    figures: dict[str, Figure] = {}
+    if not args.busy:
+        recording.require_quiet()
+        figures |= timings(model)
+    cells = []
+    for seed in range(5 if args.full else 2):
+        for task in arms.TASKS:
+            for arm in arms.STAGES:
+                cells.append(examine(arm, arms.make(arm, model, task, seed), task, seed, model))
+            for arm, config in arms.SAFEGEN_ARMS.items() if args.full else ():
+                made = arms.made_by([("safegen", config)], model, task, seed)
+                cells.append(examine(arm, made, task, seed, model))
+    figures |= table(cells, model) | guided(cells, model) | worded(cells)
+    figures |= targets(figures, cells)
+    if not args.busy:
+        slowest = max(c.made.seconds for c in cells if c.arm in arms.STAGES)
+        figures["slowest_erase_minutes"] = recording.number(slowest / 60)
+    recording.write(HERE, begun, figures, keep=args.busy)
+
+
+if __name__ == "__main__":
+    main()
