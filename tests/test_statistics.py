@@ -13,10 +13,14 @@ from scipy.special import gammaln, xlogy
 from scotoma.statistics import (
     bootstrap_mean,
     clopper_pearson,
+    expected_width,
+    holm,
     independent_difference,
     mcnemar_exact,
     paired_difference,
+    prompts_needed,
     proportion,
+    sample_size,
     tango,
     wilson,
 )
@@ -314,3 +318,58 @@ class TestIndependentDifference:
                 holds = (ends[..., 0] <= rate - other + 1e-12) & (rate - other <= ends[..., 1] + 1e-12)
                 worst = min(worst, float(p[a] @ holds @ p[b]))
         assert least <= worst < least + 0.002
+
+
+class TestHolm:
+    def test_by_hand(self):
+        """0.01 * 3, then 0.03 * 2, then max(0.06, 0.04 * 1)."""
+        assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+        assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([0.02]) == [0.02]
+
+    def test_not_a_probability(self):
+        with pytest.raises(ValueError, match="p values lie in"):
+            holm([0.1, 1.1])
+
+    def test_false_rejections_stay_at_the_level(self):
+        """Four true hypotheses with uniform p values, three of them the same: rejected falsely in at most 5 %."""
+        rng = np.random.default_rng(0)
+        p = rng.random((4000, 2))
+        rejected = [min(holm([a, a, a, b])) <= 0.05 for a, b in p.tolist()]
+        assert np.mean(rejected) <= 0.055
+
+
+class TestSampleSize:
+    def test_the_least_n_by_its_own_definition(self):
+        for width, rate in ((0.1, 0.5), (0.05, 0.02), (0.02, 0.0), (0.3, 1.0)):
+            n = sample_size(width, rate)
+            assert expected_width(n, rate) <= width < expected_width(n - 1, rate)
+
+    def test_no_hit_by_hand(self):
+        """At rate 0 the interval ends at 1 - 0.025^(1/n): 0.02 needs ln 0.025 / ln 0.98 = 182.6."""
+        assert sample_size(0.02, 0.0) == 183
+
+    def test_half_is_near_the_normal_formula(self):
+        """4 z^2 / 4 / 0.1^2 = 384 by the normal formula; Clopper-Pearson is a little wider."""
+        assert 384 < sample_size(0.1, 0.5) < 410
+
+    def test_mean_width_is_over_all_counts(self):
+        n, rate = 12, 0.3
+        widths = [high - low for low, high in (clopper_pearson(k, n) for k in range(n + 1))]
+        assert expected_width(n, rate) == pytest.approx(float(binomial(n, np.array([rate]))[0] @ widths))
+
+    def test_seeds_of_a_prompt_are_worth_less(self):
+        alone = sample_size(0.1, 0.5)
+        assert prompts_needed(0.1, 0.5, 1, 0.9) == alone
+        assert prompts_needed(0.1, 0.5, 4, 0.0) == math.ceil(alone / 4)
+        assert prompts_needed(0.1, 0.5, 4, 1.0) == alone
+
+    @pytest.mark.parametrize("width, rate", [(0.0, 0.5), (1.0, 0.5), (0.1, 1.5)])
+    def test_no_such_width_or_rate(self, width, rate):
+        with pytest.raises(ValueError, match="need a width"):
+            sample_size(width, rate)
+
+    def test_more_than_anyone_can_draw(self):
+        with pytest.raises(ValueError, match="needs more than 1000"):
+            sample_size(0.001, 0.5, most=1000)
+        with pytest.raises(ValueError, match="need a correlation"):
+            prompts_needed(0.1, 0.5, 0, 0.5)

@@ -1,0 +1,126 @@
+"""Agreement of raters: Cohen's kappa for two, Krippendorff's alpha for any number with gaps.
+
+Both are 1 for perfect agreement and 0 for what chance gives, and undefined (nan) where nothing varies: if all raters gave
+one label to everything, no agreement beyond chance can be seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from scotoma.statistics.intervals import Interval, tail_of
+
+Level = Literal["nominal", "ordinal", "interval"]
+
+
+def cohen_kappa(
+    first: Sequence[Hashable], second: Sequence[Hashable], *, seed: int = 0, level: float = 0.95, resamples: int = 2000
+) -> Interval:
+    """Two raters, one label each for every item: (p_o - p_e) / (1 - p_e), p_e from both raters' own shares of labels.
+    Cohen, Educational and Psychological Measurement 20, 1960. n counts items; the interval is a bootstrap over items. Raises
+    ValueError for lists of different length, or none."""
+    if len(first) != len(second) or not first:
+        raise ValueError(f"both raters need a label for every item, got {len(first)} and {len(second)}")
+    known = {label: i for i, label in enumerate(dict.fromkeys([*first, *second]))}
+    a, b = (np.array([known[label] for label in labels]) for labels in (first, second))
+
+    def kappa(rows: np.ndarray) -> float:
+        x, y = a[rows], b[rows]
+        shares = [np.bincount(v, minlength=len(known)) / len(rows) for v in (x, y)]
+        chance = float(shares[0] @ shares[1])
+        return math.nan if chance == 1 else (float((x == y).mean()) - chance) / (1 - chance)
+
+    chance = sum(first.count(v) * second.count(v) for v in known) / len(a) ** 2
+    return _over_items(kappa, len(a), 1 / (1 - chance) if chance < 1 else math.inf, seed, level, resamples)
+
+
+def krippendorff_alpha(
+    ratings: Sequence[Sequence[Hashable | None]],
+    kind: Level = "nominal",
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """1 - D_o / D_e over items (rows) and raters (columns; None is a gap). Krippendorff, "Computing Krippendorff's
+    Alpha-Reliability", 2011.
+
+    An item with fewer than two ratings is in no pair and is left out; n counts the others. `kind` says what a distance is:
+    nominal, unequal or not; ordinal, by the ranks between; interval, squared difference of numbers. Ordinal labels are
+    ordered by their own order. The interval is a bootstrap over items. Raises ValueError for rows of different length, an
+    unknown kind, labels that cannot be ordered, and where no item has two ratings.
+    """
+    if kind not in ("nominal", "ordinal", "interval"):
+        raise ValueError(f"kind must be nominal, ordinal or interval, got {kind!r}")
+    if len({len(row) for row in ratings}) > 1:
+        raise ValueError("every item has a place for every rater; give None where one did not rate")
+    rows = [[v for v in row if v is not None] for row in ratings]
+    rows = [row for row in rows if len(row) >= 2]
+    if not rows:
+        raise ValueError("no item has two ratings, so nobody agrees or disagrees")
+    labels: list[Hashable] = list(dict.fromkeys(v for row in rows for v in row))
+    if kind != "nominal":
+        try:
+            labels = sorted(labels)  # type: ignore[type-var]
+        except TypeError as e:
+            raise ValueError(f"{kind} labels need an order ({e}); give numbers") from e
+    place = {label: i for i, label in enumerate(labels)}
+    counts = np.zeros((len(rows), len(labels)))  # how often an item was given each label
+    for i, row in enumerate(rows):
+        for v in row:
+            counts[i, place[v]] += 1
+    numbers = np.array(labels, float) if kind == "interval" else np.arange(len(labels), dtype=float)
+
+    def parts(chosen: np.ndarray) -> tuple[float, float, float]:
+        """D_o and D_e, both times n, and the largest distance of two labels."""
+        c = counts[chosen]
+        each = c / (c.sum(1) - 1)[:, None]
+        # Coincidences of labels within items, an item's ordered pairs weighted by 1 / (its ratings - 1).
+        together = each.T @ c - np.diag(each.sum(0))
+        totals = together.sum(1)
+        apart = _distances(kind, numbers, totals)
+        return float((together * apart).sum()), float(totals @ apart @ totals) / (totals.sum() - 1), float(apart.max())
+
+    def alpha(chosen: np.ndarray) -> float:
+        observed, expected, _ = parts(chosen)
+        return math.nan if expected == 0 else 1 - observed / expected
+
+    _, expected, largest = parts(np.arange(len(rows)))
+    worst = largest * counts.sum() / expected if expected else math.inf
+    return _over_items(alpha, len(rows), worst, seed, level, resamples)
+
+
+def _distances(kind: Level, numbers: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Squared distance of any two labels (V V), from how often each was given (V)."""
+    if kind == "nominal":
+        return 1.0 - np.eye(len(numbers))
+    if kind == "interval":
+        return np.subtract.outer(numbers, numbers) ** 2
+    ranks = np.cumsum(totals) - totals / 2  # middle of the places that each label takes
+    return np.subtract.outer(ranks, ranks) ** 2
+
+
+def _over_items(
+    statistic: Callable[[np.ndarray], float], n: int, worst: float, seed: int, level: float, resamples: int
+) -> Interval:
+    """`statistic(rows)` of all n items with a percentile bootstrap interval over items; the same seed gives the same.
+
+    Resamples in which it is undefined are left out. Perfect agreement leaves nothing to resample: then a share of at most u
+    of items (the exact one-sided bound after none in n) disagrees, each by `worst` at most, in units of what chance gives,
+    and the lower end is 1 - u worst. Undefined, the interval is [-1, 1].
+    """
+    value = statistic(np.arange(n))
+    if math.isnan(value):
+        return Interval(math.nan, n, -1.0, 1.0)
+    if value == 1:
+        unseen = 1 - (1 - level) ** (1 / n)
+        return Interval(1.0, n, max(-1.0, 1 - unseen * worst), 1.0)
+    rng = np.random.default_rng(seed)
+    drawn = np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
+    a = tail_of(level)
+    low, high = np.nanquantile(drawn, [a, 1 - a])
+    return Interval(float(value), n, min(float(low), value), max(float(high), value))
