@@ -58,6 +58,13 @@ def test_no_hit_is_no_certainty_and_more_flags_than_the_detector_can_give_are_1(
     assert every.value == 1 == every.high and every.low < 1
 
 
+def test_rates_that_do_not_fit_together_are_undefined():
+    """No flag in 500 where the card says that every second harmless picture is flagged."""
+    for method in METHODS:
+        found = rogan_gladen(0, 500, Counted(90, 100), Counted(50, 100), method=method)
+        assert math.isnan(found.value) and (found.low, found.high) == (0, 1)
+
+
 @given(st.data())
 def test_bounded_and_holds_its_estimate(data):
     counts = [(data.draw(st.integers(0, n)), n) for n in (data.draw(st.integers(1, 60)) for _ in range(3))]

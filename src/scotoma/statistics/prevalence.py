@@ -29,11 +29,13 @@ def rogan_gladen(
 
     The interval counts the uncertainty of all three rates. "exact": from the ends of their Clopper-Pearson intervals, each
     at a level of 1 - (1 - level) / 3; never below its level, and wide. "lang-reiczigel": normal, from adjusted rates (Lang
-    and Reiczigel, Preventive Veterinary Medicine 113, 2014); about half as wide, right on average and not exact: enumerated
-    at 95 %, with 20 to 100 cases behind Se and Sp each and 30 to 1000 behind q, the least coverage is 0.933 over Se + Sp
-    from 1.25 and 0.946 from 1.7 on (part of it in tests/test_prevalence.py); "exact" where it shrinks to a point. Where the detector says nothing (Se + Sp at or below 1, or nothing known of one of them) the
-    value is nan and the interval [0, 1]; where its intervals only allow that, an end is 0 or 1. Raises ValueError for
-    impossible counts or an unknown method.
+    and Reiczigel, Preventive Veterinary Medicine 113, 2014), "exact" where it shrinks to a point; about half as wide, right
+    on average and not exact: enumerated at 95 %, with 20 to 100 cases behind Se and Sp each and 30 to 1000 behind q, the
+    least coverage is 0.933 over Se + Sp from 1.25 and 0.946 from 1.7 on (part of it in tests/test_prevalence.py).
+
+    The value is nan and the interval [0, 1] where the detector says nothing (Se + Sp at or below 1, or nothing known of one
+    of them) and where no prevalence fits the three rates (fewer flags than the false alarms that Sp alone makes, say).
+    Raises ValueError for impossible counts or an unknown method.
     """
     for k, m in ((flagged, n), sensitivity, specificity):
         check_counts(k, m)
@@ -49,6 +51,8 @@ def rogan_gladen(
     low, high = _exact(*known, level) if method == "exact" else _lang_reiczigel(*known, level)
     if low == high:  # all of it lies beyond 0 or 1: the three rates hardly fit together, which is no certainty
         low, high = _exact(*known, level)
+    if low == high:
+        return Interval(math.nan, n, 0.0, 1.0)
     return Interval(value, n, min(low, value), max(high, value))
 
 
