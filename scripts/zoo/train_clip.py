@@ -37,8 +37,8 @@ from scotoma.detectors.image import zoo_clip
 from scotoma.erasure.training import EMA, Clock, Run, log_to_stderr, train, warm_cosine
 from scotoma.errors import DataError
 from scotoma.models.folders import ZOO
-from scotoma.models.model import quiet
 from scotoma.records import write_text
+from scotoma.weights.folders import quiet
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src/scotoma/detectors/image/zoo_clip"
 PROJECTION = 256

@@ -32,8 +32,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from scotoma.erasure.training import EMA, Clock, Run, log_to_stderr, train, warm_cosine
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.zoo_task import compose
-from scotoma.models.hashing import hash_tensors
 from scotoma.records import sha256_text, write_text
+from scotoma.weights.hashing import hash_tensors
 
 AUTOENCODER = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo/autoencoder/vae"
 SCHEDULE = {

@@ -20,9 +20,9 @@ from sample_edits import CAT, bytes_of, full_edit, lowrank_edit
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.edit_format import canonical, check_header, strict_json, write_edit_file
 from scotoma.errors import BaseMismatchError, EditError, EditFormatError, EditTamperedError, UsageError
-from scotoma.models.hashing import hash_tensor
 from scotoma.models.layers import select
 from scotoma.models.model import Model
+from scotoma.weights.hashing import hash_tensor
 
 # ---------------------------------------------------------------------------------------------------------- round trips
 

@@ -46,7 +46,7 @@ def test_scores_are_those_of_the_model_itself(clip, size):
     pixels = CLIPImageProcessorPil.from_pretrained(clip)(images=list(x), return_tensors="pt")
     with torch.no_grad():
         out = CLIPModel.from_pretrained(clip)(**text, **pixels)
-    features = judge.features(x)
+    features = judge.clip.image_features(x)
     assert features.dtype == np.float32 and features.shape == (5, 8)
     np.testing.assert_allclose(features, out.image_embeds.numpy(), atol=1e-6)
     np.testing.assert_allclose(judge.probabilities(features), out.logits_per_image.softmax(1).numpy(), atol=1e-5)
@@ -63,7 +63,7 @@ def test_templates_are_averaged_after_normalising(clip):
 def by_hand(judge: ZeroShotJudge, x: np.ndarray, cosines: list[float]) -> ZeroShotJudge:
     """A judge whose labels have the given cosines with the picture: text row k is c f + sqrt(1 - c^2) g, f the
     picture's feature, g of norm 1 and at right angles to f."""
-    f = torch.from_numpy(judge.features(x[:1])[0])
+    f = torch.from_numpy(judge.clip.image_features(x[:1])[0])
     g = torch.randn(len(f), generator=torch.Generator().manual_seed(1))
     g = torch.nn.functional.normalize(g - (g @ f) * f, dim=0)
     rows = [c * f + (1 - c * c) ** 0.5 * g for c in cosines]
@@ -86,7 +86,7 @@ def test_decides_by_majority_and_not_on_ties(clip, cosines, label):
     0.38]: 1 / (1 + e^(-0.143) + e^(-0.286)) = 0.382, no majority. [0.5, 0.42, 0.42]: 1 / (1 + 2 e^(-1.143)) = 0.611."""
     judge = by_hand(load_zero_shot(str(clip), LABELS), pictures(), cosines)
     scale = np.exp([c / 0.07 for c in cosines])
-    features = judge.features(pictures(1))
+    features = judge.clip.image_features(pictures(1))
     np.testing.assert_allclose(judge.probabilities(features)[0], scale / scale.sum(), rtol=1e-3)
     assert judge.sees(pictures(1), ["name"]).labels == [label]
 
@@ -95,7 +95,7 @@ def test_a_tie_with_a_majority_is_still_undecided(clip):
     """Two labels at one half each: the first has 0.5 and no lead."""
     judge = load_zero_shot(str(clip), LABELS)
     tied = dataclasses.replace(judge, text=judge.text[[0, 0]], labels=("a", "b"))
-    np.testing.assert_array_equal(tied.probabilities(judge.features(pictures())), 0.5)
+    np.testing.assert_array_equal(tied.probabilities(judge.clip.image_features(pictures())), 0.5)
     assert tied.sees(pictures(), ["name"] * 5).labels == [None] * 5
 
 
@@ -121,7 +121,7 @@ def test_it_has_one_head_and_knows_its_labels(clip):
     with pytest.raises(ValueError, match="one head a picture"):
         judge.sees(pictures(), ["name"])
     with pytest.raises(ValueError, match="uint8"):
-        judge.features(np.zeros((1, 8, 8, 3), np.float32))
+        judge.clip.image_features(np.zeros((1, 8, 8, 3), np.float32))
 
 
 def test_the_hash_is_of_the_weights_alone(clip, copy):
@@ -196,7 +196,7 @@ class TestReal:
     [
         (["cat"], "needs two labels to choose from"),
         (["Cat", "dog", " cat "], "'Cat' and ' cat ' are one and the same to CLIP; name it once"),
-        (["cat", "x" * 90], r"makes \d+ tokens and this CLIP reads 77; shorten it"),
+        (["cat", "x" * 90], r"makes \d+ tokens and tiny-clip reads 77; shorten it"),
     ],
 )
 def test_labels_that_clip_cannot_choose_from_are_refused(clip, labels, message):

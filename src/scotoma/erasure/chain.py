@@ -17,10 +17,10 @@ from scotoma.erasure.edit_format import CHAIN_FILE, FORMAT, canonical, read_chai
 from scotoma.erasure.reconfigure import configuration_hash
 from scotoma.erasure.stacking import Lineage, order, stack
 from scotoma.errors import EditError, EditFormatError, UsageError
-from scotoma.models.hashing import hash_names
 from scotoma.models.load import load
 from scotoma.models.model import Model
 from scotoma.records import write_text
+from scotoma.weights.hashing import hash_names
 
 
 @dataclass(frozen=True)

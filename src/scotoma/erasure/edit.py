@@ -38,9 +38,9 @@ from scotoma.erasure.edit_format import (
 from scotoma.erasure.reconfigure import configuration_hash
 from scotoma.erasure.stacking import lineage_of, stack, state_of
 from scotoma.errors import BaseMismatchError, StackingError, UsageError
-from scotoma.models.hashing import hash_names, hash_tensor
 from scotoma.models.model import Model
 from scotoma.records import Concept
+from scotoma.weights.hashing import hash_names, hash_tensor
 
 
 class Subtraction(NamedTuple):

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scotoma.errors import EditFormatError, EditTamperedError
-from scotoma.models.hashing import hash_tensor
+from scotoma.weights.hashing import hash_tensor
 
 FORMAT = 1
 LARGEST_HEADER = 64 << 20  # bytes; a whole UNet needs about half a MiB

@@ -23,8 +23,8 @@ from torch import Tensor
 from scotoma.erasure.edit_format import check_finite, dtype_name, read_chain_file
 from scotoma.erasure.reconfigure import configure
 from scotoma.errors import BaseMismatchError, EditFormatError, ScotomaError, StackingError, UsageError
-from scotoma.models.hashing import hash_names, hash_tensor
 from scotoma.models.model import Model
+from scotoma.weights.hashing import hash_names, hash_tensor
 
 ROWS = 128  # of a weight that are edited at a time, so that float64 copies stay in the cache
 

@@ -7,8 +7,6 @@ hold `shared.json`, which maps a component to a sibling folder that stores it, s
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +14,12 @@ from typing import Any
 
 from scotoma.errors import ModelError, UnsafeFileError
 from scotoma.models.families import DEFAULTS_FILE, LABELS_FILE, Family, detect
+from scotoma.weights.folders import read_json, refuse_pickles
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last: where SD 1.x keeps its safety checker
 ZOO_PREFIX = "zoo:"
 ZOO = Path(__file__).parent / "zoo"
 SHARED_FILE = "shared.json"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -56,37 +53,6 @@ def zoo_folder(source: str) -> Path:
         ship = ", ".join(ZOO_PREFIX + name for name in names) or "none"
         raise ModelError(f"{source} is not in the zoo; names that ship: {ship}")
     return ZOO / source.removeprefix(ZOO_PREFIX)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises ModelError for a file that is missing, not JSON, or not an object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ModelError(
-            f"{path} cannot be read ({e.strerror}); the model folder is not complete: fetch it again"
-        ) from e
-    except ValueError as e:
-        raise ModelError(f"{path} is not JSON ({e}); the model folder is damaged: fetch it again") from e
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} must hold a JSON object; the model folder is damaged: fetch it again")
-    return content
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Look at names in one folder, not below. Raises UnsafeFileError for a pickle or an index that leads to one."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICKLES and not path.is_dir():
-            raise UnsafeFileError(
-                f"{path} is a pickle, which can run code when it is read; keep only .safetensors weights in the folder"
-            )
-    for index in sorted(folder.glob("*.index.json")):
-        shards = read_json(index).get("weight_map", {})
-        for shard in sorted(set(shards.values()) if isinstance(shards, dict) else {str(shards)}):
-            if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-                raise UnsafeFileError(
-                    f"{index} points to {shard!r}, which is not a .safetensors file beside it; fetch the model again"
-                )
 
 
 def _shared(folder: Path) -> dict[str, Path]:
@@ -166,16 +132,3 @@ def _defaults(folder: Path) -> dict[str, Any]:
     if not isinstance(found.get("guidance", 1.0), int | float) or not isinstance(found.get("data", ""), str):
         raise ModelError(f"{path} must hold guidance as a number and data as a text; write it again")
     return found
-
-
-def not_a_folder(path: Path) -> ModelError:
-    """The error for a source that is a file, or nothing."""
-    if path.suffix.lower() in PICKLES:
-        return UnsafeFileError(
-            f"{path} is a pickle, which can run code when it is read; give a diffusers folder of .safetensors weights"
-        )
-    if path.is_file():
-        return ModelError(
-            f"{path} is one file; give a diffusers folder (from_single_file, then save_pretrained, makes one)"
-        )
-    return ModelError(f"{path} is neither a folder, a hub id (owner/name), nor zoo:NAME; check the spelling")

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from scotoma.errors import MissingExtraError, ModelError, UnsafeFileError, UsageError
 from scotoma.models import folders
 from scotoma.models.families import LABELS_FILE
-from scotoma.models.model import LabelPipeline, Model, quiet
+from scotoma.models.model import LabelPipeline, Model
+from scotoma.weights.folders import HUB_ID, PICKLES, not_a_folder, quiet
 
 __all__ = ["Model", "export", "load"]
 
@@ -81,13 +82,8 @@ def _resolve(source: str | Path, local_files_only: bool | None, variant: str | N
     path = Path(source).expanduser()
     if text and path.is_dir():
         return path
-    if (
-        path.exists()
-        or isinstance(source, Path)
-        or not folders.HUB_ID.fullmatch(text)
-        or path.suffix in folders.PICKLES
-    ):
-        raise folders.not_a_folder(path)
+    if path.exists() or isinstance(source, Path) or not HUB_ID.fullmatch(text) or path.suffix in PICKLES:
+        raise not_a_folder(path)
     from diffusers import DiffusionPipeline
 
     try:
@@ -179,7 +175,7 @@ def _fuse_lora(model: Model, path: Path) -> None:
     """W + scale B A in place of W, for UNet and text encoders, by diffusers and peft."""
     if isinstance(model.pipeline, LabelPipeline):
         raise UsageError(f"{model.name} is a label-conditional model, which takes no LoRA; leave lora out")
-    if path.suffix.lower() in folders.PICKLES:
+    if path.suffix.lower() in PICKLES:
         raise UnsafeFileError(f"{path} is a pickle, which can run code when it is read; give a LoRA as .safetensors")
     file = path / LORA_FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":

@@ -20,26 +20,10 @@ from torch import Tensor, nn
 from scotoma.errors import ModelError, UsageError, unknown_name
 from scotoma.models.denoiser import Cond, Denoiser, Schedule
 from scotoma.models.families import DEFAULTS_FILE, LABELS_FILE, Family
-from scotoma.models.folders import read_json
-from scotoma.models.hashing import hash_names, hash_tensor
 from scotoma.models.sld import SLD
 from scotoma.records import write_text
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of diffusers and transformers on standard error; their warnings stay."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    shown = [lib for lib in (diffusers.utils.logging, transformers.utils.logging) if lib.is_progress_bar_enabled()]
-    for lib in shown:
-        lib.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for lib in shown:
-            lib.enable_progress_bar()
+from scotoma.weights.folders import quiet, read_json
+from scotoma.weights.hashing import hash_names, hash_tensor
 
 
 @dataclass

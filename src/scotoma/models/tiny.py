@@ -16,7 +16,7 @@ import torch
 
 from scotoma.errors import unknown_name
 from scotoma.models.families import LABELS_FILE
-from scotoma.models.model import quiet
+from scotoma.weights.folders import quiet
 
 TOKENS = 16  # L
 MERGES = ("a t</w>", "c at</w>", "d o", "do g</w>", "r e", "re d</w>")

@@ -10,23 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
-from scotoma.errors import DataError, ModelError, UsageError, unknown_name
+from scotoma.detectors.image.clip import Clip, load_clip
+from scotoma.errors import DataError, UsageError, unknown_name
 from scotoma.evaluation.figures import Seen
 from scotoma.evaluation.reference import Reference
-from scotoma.models.folders import HUB_ID, not_a_folder, read_json, refuse_pickles
-from scotoma.models.hashing import hash_tensors
-from scotoma.models.model import quiet
 
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "a drawing of a {}", "a close-up of a {}")
 # A label counts where it is likelier than all others together. CLIP's softmax is no calibrated probability; a picture
@@ -35,9 +30,6 @@ MAJORITY = 0.5
 TIE = 1e-3  # two best probabilities closer than this are a tie; float32 on two machines differs by far less
 REAL_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 LEAST_REAL, MOST_REAL = 300, 7500  # a third sets the threshold: at least 100 pictures; rows are at most 5,000
-HUB_FILES = ("config.json", "preprocessor_config.json", "tokenizer*", "vocab.json", "merges.txt")
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-WEIGHTS = "model*.safetensors*"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +40,19 @@ class ZeroShotJudge:
     embedding. It has the one head "name" and takes pictures of any size, which CLIP's own processor resizes and crops.
     """
 
-    name: str
+    clip: Clip
     labels: tuple[str, ...]
-    model: Any
-    processor: Any
     text: Tensor
-    batch_size: int = 32
     reference: Reference | None = None
 
-    @cached_property
+    @property
+    def name(self) -> str:
+        return f"zero-shot {self.clip.name}"
+
+    @property
     def sha256(self) -> str:
         """Of the weights, whatever files they lie in."""
-        return hash_tensors(self.model.state_dict())
+        return self.clip.sha256
 
     def knows(self, label: str, head: str = "name") -> bool:
         return head == "name" and label in self.labels
@@ -73,29 +66,14 @@ class ZeroShotJudge:
             raise ValueError(f"one head a picture: {len(pictures)} pictures, {len(heads)} heads")
         for head in sorted({*heads} - {"name"}):
             raise unknown_name("head of a zero-shot judge", head, ("name",))
-        features = self.features(pictures)
+        features = self.clip.image_features(pictures)
         return Seen([self._decide(p) for p in self.probabilities(features)], features)
-
-    def features(self, pictures: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 N H W 3, or N pictures of sizes of their own -> float32 N D of norm 1."""
-        if len(pictures) == 0:
-            raise UsageError("a judge was given no picture; check that the generation before it wrote some")
-        out = []
-        for start in range(0, len(pictures), self.batch_size):
-            chunk = list(pictures[start : start + self.batch_size])
-            if any(p.dtype != np.uint8 or p.ndim != 3 or p.shape[-1] != 3 for p in chunk):
-                raise ValueError("expected uint8 pictures of shape H W 3")
-            pixels = self.processor(images=chunk, return_tensors="pt", input_data_format="channels_last")
-            with torch.inference_mode():
-                pooled = self.model.vision_model(pixels["pixel_values"].to(self.text.device)).pooler_output
-                out.append(F.normalize(self.model.visual_projection(pooled), dim=1).cpu().numpy())
-        return np.concatenate(out)
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """N D of norm 1 -> N K."""
         with torch.inference_mode():
             cosine = torch.from_numpy(features) @ self.text.cpu().T
-            return (self.model.logit_scale.exp().cpu() * cosine).softmax(1).numpy()
+            return (self.clip.scale * cosine).softmax(1).numpy()
 
     def _decide(self, probabilities: np.ndarray) -> str | None:
         second, first = np.sort(probabilities)[-2:]
@@ -133,84 +111,15 @@ def load_zero_shot(
     if len(labels) < 2:
         raise UsageError(f"a zero-shot judge needs two labels to choose from, got {list(labels)}; name kept concepts")
     paths = None if real is None else _real_files(real)
-    folder = _folder(path_or_id)
-    model, processor, tokenizer = _read(folder, path_or_id)
-    text = _text_features(model, tokenizer, labels, templates)
-    judge = ZeroShotJudge(
-        f"zero-shot {Path(path_or_id).name}", tuple(labels), model.to(device), processor, text.to(device), batch_size
-    )
-    try:
-        judge.features(np.zeros((1, 8, 8, 3), np.uint8))
-    except (ValueError, RuntimeError) as e:
-        raise ModelError(
-            f"the CLIP {path_or_id} cannot see the pictures that its own processor prepares ({_one_line(e)}); "
-            "fetch it again"
-        ) from e
+    clip = load_clip(path_or_id, device=device, batch_size=batch_size)
+    judge = ZeroShotJudge(clip, tuple(labels), _label_features(clip, labels, templates))
     return judge if paths is None else replace(judge, reference=_reference(judge, paths, real))
 
 
-def _folder(source: str) -> Path:
-    """The local folder of a source; a hub id is fetched without pickles. Weights are .safetensors or it is refused."""
-    path = Path(source).expanduser()
-    if not path.is_dir():
-        if path.exists() or not HUB_ID.fullmatch(source):
-            raise not_a_folder(path)
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            path = Path(snapshot_download(source, allow_patterns=[*HUB_FILES, WEIGHTS]))
-        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as e:
-            raise ModelError(
-                f"{source} is no local folder, and the hub gave no model of that name ({_one_line(e)}); "
-                "check the spelling and the network, or give a folder"
-            ) from e
-    refuse_pickles(path)
-    kind = read_json(path / "config.json").get("model_type")
-    if kind != "clip":
-        raise ModelError(f"{source} is a model of type {kind!r}; give a CLIPModel of transformers")
-    if not list(path.glob(WEIGHTS)):
-        raise ModelError(f"{source} has no .safetensors weights; give a CLIP that has, or save it again with them")
-    if not any(all((path / name).is_file() for name in names) for names in TOKENIZERS):
-        # Without them transformers 5 builds a tokenizer that knows no word, and every label reads the same.
-        raise ModelError(f"{source} has no tokenizer.json, or vocab.json and merges.txt; fetch it again")
-    return path
-
-
-def _read(folder: Path, source: str) -> tuple[Any, Any, Any]:
-    """Model (float32), image processor and tokenizer."""
-    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
-
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        with quiet():
-            model, info = CLIPModel.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
-            )
-            processor = CLIPImageProcessorPil.from_pretrained(folder, **options)
-            tokenizer = CLIPTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as e:
-        raise ModelError(
-            f"the CLIP {source} cannot be loaded ({_one_line(e)}); its folder is damaged or not complete: fetch it again"
-        ) from e
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ModelError(f"the CLIP {source} lacks {len(missing)} tensors, {missing[0]} among them; fetch it again")
-    return model.eval().requires_grad_(False), processor, tokenizer
-
-
-def _text_features(model: Any, tokenizer: Any, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """K D of norm 1. Raises UsageError for a text that is longer than the CLIP reads: it would be cut off unseen."""
-    most = model.config.text_config.max_position_embeddings
-    rows = []
-    for label in labels:
-        tokens = tokenizer([t.format(label) for t in templates], padding=True, return_tensors="pt", verbose=False)
-        if (length := tokens["input_ids"].shape[1]) > most:
-            raise UsageError(f"the label {label!r} makes {length} tokens and this CLIP reads {most}; shorten it")
-        with torch.inference_mode():
-            pooled = model.text_model(**tokens).pooler_output
-            rows.append(F.normalize(F.normalize(model.text_projection(pooled), dim=1).mean(0), dim=0))
-    return torch.stack(rows)
+def _label_features(clip: Clip, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """K D of norm 1. Raises UsageError for a label that is longer than the CLIP reads."""
+    rows = [clip.text_features([t.format(label) for t in templates]).mean(0) for label in labels]
+    return F.normalize(torch.stack(rows), dim=1)
 
 
 def _real_files(folder: Path) -> list[Path]:
@@ -233,8 +142,9 @@ def _real_files(folder: Path) -> list[Path]:
 
 def _reference(judge: ZeroShotJudge, paths: Sequence[Path], real: Path | None) -> Reference:
     """The first third sets the threshold, the others are the rows."""
-    starts = range(0, len(paths), judge.batch_size)
-    features = np.concatenate([judge.features([_picture(p) for p in paths[i : i + judge.batch_size]]) for i in starts])
+    size = judge.clip.batch_size
+    starts = range(0, len(paths), size)
+    features = np.concatenate([judge.clip.image_features([_picture(p) for p in paths[i : i + size]]) for i in starts])
     others = len(paths) // 3
     reference = Reference.of(features[others:], features[:others])
     if reference.threshold < 1e-3:  # of features of norm 1: what float32 leaves of no distance at all

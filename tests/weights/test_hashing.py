@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scotoma.models.hashing import hash_names, hash_tensor, hash_tensors
+from scotoma.weights.hashing import hash_names, hash_tensor, hash_tensors
 
 
 def test_tensor_hash_by_hand():

@@ -1,0 +1,1 @@
+"""Files of weights: read safely, and known by what they hold."""
