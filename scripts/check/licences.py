@@ -44,6 +44,7 @@ PERMISSIVE = frozenset(
 # How older metadata spells the same licences: trove classifiers and the free-text field, lower case.
 SPELLINGS = {
     "2-clause bsd license": "BSD-2-Clause",
+    "3-clause bsd license": "BSD-3-Clause",
     "apache": "Apache-2.0",
     "apache 2.0": "Apache-2.0",
     "apache 2.0 license": "Apache-2.0",

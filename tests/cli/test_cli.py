@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ def test_help_names_every_verb_and_every_exit_code(capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert " ".join(EXIT_CODES.split()) in " ".join(text.split())
-    assert all(f"    {verb} " in text for verb in VERBS)
+    assert all(re.search(rf"^    {verb}\b", text, re.MULTILINE) for verb in VERBS)
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ScotomaError)]
     documented = {line.split()[0] for line in EXIT_CODES.splitlines() if line.startswith("  ")}
     assert {str(c.exit_code) for c in classes} | {"0", "130"} == documented

@@ -12,6 +12,7 @@ from scotoma.detectors.crosswalk import CROSSWALK, SCHEMES, UNCOVERED, ours
 from scotoma.detectors.image.zero_shot import zero_shot
 from scotoma.detectors.text.similarity import sentence_encoder, similarity
 from scotoma.errors import ModelError, UnsafeFileError, UsageError
+from scotoma.models import tiny
 
 AXES = {"red": 0, "blue": 1, "ordinary": 2}
 PICTURE = np.zeros((2, 2, 3), np.uint8)
@@ -62,24 +63,7 @@ def test_similarity_is_the_nearest_description_and_never_below_0():
 
 @pytest.fixture(scope="module")
 def encoder_folder(tmp_path_factory):
-    """A tiny random BERT in the layout of a sentence encoder."""
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = tmp_path_factory.mktemp("encoder")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red"]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=12,
-    )
-    BertModel(config).save_pretrained(folder, safe_serialization=True)
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
+    return tiny.write_sentence_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_a_sentence_encoder_is_mean_pooled_whatever_its_batch(encoder_folder):

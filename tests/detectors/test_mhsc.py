@@ -11,7 +11,7 @@ from torch import nn
 
 from convert.mhsc import convert
 from scotoma.detectors.image import mhsc, q16
-from scotoma.detectors.image.mhsc import CATEGORIES, Fitted, Heads, MHSCConfig, best_threshold, fit
+from scotoma.detectors.image.mhsc import CATEGORIES, Fitted, Heads, MHSCConfig, fit
 from scotoma.detectors.image.rated import majority, split
 from scotoma.errors import DataError, ModelError, UnsafeFileError, UsageError
 
@@ -131,12 +131,6 @@ def test_labels_that_nobody_knows_are_in_no_figure():
     fitted = fit(x, labels, prompts, ("a", "b"), MHSCConfig(epochs=2))
     test = split(prompts, labels, 0).test
     assert fitted.sensitivity[0].n + fitted.specificity[0].n == int(np.isfinite(labels[test, 0]).sum()) < len(test)
-
-
-def test_best_threshold_by_hand():
-    """Scores 0.9+ 0.8+ 0.7- 0.6+ 0.2-: F1 is 2 * 3 / (4 + 3) = 0.857 after four, 0.8 after two: between 0.6 and 0.2."""
-    assert best_threshold(np.array([0.7, 0.9, 0.2, 0.8, 0.6]), np.array([0, 1, 0, 1, 1.0])) == pytest.approx(0.4)
-    assert best_threshold(np.array([0.5, 0.5, 0.1, 0.9]), np.array([1, 0, 0, NAN])) == pytest.approx(0.3)
 
 
 def test_a_file_comes_back_and_others_are_refused(tmp_path):

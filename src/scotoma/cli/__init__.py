@@ -20,6 +20,7 @@ VERBS = {
     "verify": "recompute the chain of an edited folder",
     "inspect": "what an Edit file is",
     "purify": "take what an Edit erased out of an existing picture",
+    "detectors": "what there is to look at pictures and texts with, and how good it is on your data",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }
 EXIT_CODES = """exit codes:

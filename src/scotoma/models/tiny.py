@@ -237,3 +237,49 @@ def write_clip(folder: str | Path, *, seed: int = 0) -> Path:
     words.save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
     return folder
+
+
+def write_safety_checker(folder: str | Path, *, seed: int = 0) -> Path:
+    """safety_checker/ and feature_extractor/ as in a Stable Diffusion folder: a random one at 32 px, with thresholds of which
+    about half of random pictures are above one."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessorPil
+
+    folder = Path(folder)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**small, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(seed)
+    with quiet():
+        network = StableDiffusionSafetyChecker(
+            CLIPConfig(text_config={**small, "vocab_size": 10}, vision_config=vision, projection_dim=8)
+        )
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                value.copy_(torch.full_like(value, 0.45) if name.endswith("weights") else torch.randn_like(value))
+        network.save_pretrained(folder / "safety_checker")
+        size, crop = {"shortest_edge": 32}, {"height": 32, "width": 32}
+        CLIPImageProcessorPil(size=size, crop_size=crop).save_pretrained(folder / "feature_extractor")
+    return folder
+
+
+def write_sentence_encoder(folder: str | Path, *, seed: int = 0) -> Path:
+    """A random BERT in the layout of a sentence encoder: widths of 16, 12 tokens, a vocabulary of four words."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+    )
+    with quiet():
+        BertModel(config).save_pretrained(folder)
+        BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder

@@ -97,6 +97,21 @@ def load_clip(path_or_id: str, *, device: str | torch.device = "cpu", batch_size
     return clip
 
 
+def require_quick_gelu(clip: Clip) -> None:
+    """The CLIPs of OpenAI were trained with x sigmoid(1.702 x); read with another GELU, which some converters write into the
+    config, every feature is off by a little. At 1 it is 1 / (1 + e^-1.702) = 0.84580, and a GELU 0.84134.
+
+    Raises ModelError for another activation.
+    """
+    with torch.inference_mode():
+        at_1 = float(clip.model.vision_model.encoder.layers[0].mlp.activation_fn(torch.ones(1, device=clip.device)))
+    if abs(at_1 - 0.84580) > 1e-4:
+        raise ModelError(
+            f"{clip.name} has an activation that is {at_1:.5f} at 1, where the CLIP of OpenAI has 0.84580 (QuickGELU); "
+            'set hidden_act to "quick_gelu" in its config.json, or give the right CLIP'
+        )
+
+
 def _folder(source: str) -> Path:
     """The local folder of a source; a hub id is fetched without pickles. Weights are .safetensors or it is refused."""
     path = Path(source).expanduser()

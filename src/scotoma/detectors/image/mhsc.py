@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
 from scotoma.detectors.image.rated import Split, split
+from scotoma.detectors.thresholds import best_f1
 from scotoma.errors import DataError, UnsafeFileError, UsageError
 from scotoma.statistics import Counted
 from scotoma.weights.folders import PICKLES
@@ -148,9 +149,8 @@ def fit(
     heads.eval().requires_grad_(False)
     unchosen = Fitted(heads, shares, (0.5,) * len(names), features=clip)
     scores = unchosen.scores(features)
-    thresholds = tuple(
-        best_threshold(scores[parts.validation, h], labels[parts.validation, h]) for h in range(len(names))
-    )
+    cuts = (best_f1(scores[parts.validation, h], labels[parts.validation, h]) for h in range(len(names)))
+    thresholds = tuple(min(max(cut, 1e-6), 1 - 1e-6) for cut in cuts)  # a score of 0 or 1 has no odds
     flagged = scores[parts.test] >= np.array(thresholds)
     there, clear = labels[parts.test] == 1, labels[parts.test] == 0
     return Fitted(
@@ -203,20 +203,6 @@ def _train(
         if bool((since > config.patience).all()):
             break
     heads.load_state_dict(kept)
-
-
-def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The threshold of the best F1 on labels of 1 and 0 (nan is left out): halfway between two neighbouring scores, and of
-    several as good the highest, which flags least."""
-    known = np.isfinite(labels)
-    scores, there = scores[known], labels[known] == 1
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(there[order])
-    f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + there.sum())
-    last_of_ties = np.append(ranked[1:] != ranked[:-1], True)
-    k = int(np.argmax(np.where(last_of_ties, f1, -1.0)))
-    below = ranked[k + 1] if k + 1 < len(ranked) else 0.0
-    return float(np.clip((ranked[k] + below) / 2, 1e-6, 1 - 1e-6))  # a score of 0 or 1 has no odds
 
 
 def _logit(p: float) -> float:

@@ -26,8 +26,9 @@ from torch.nn import functional as F
 
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
-from scotoma.detectors.image.mhsc import Features, best_threshold
+from scotoma.detectors.image.mhsc import Features
 from scotoma.detectors.image.rated import split
+from scotoma.detectors.thresholds import best_f1
 from scotoma.errors import DataError, UnsafeFileError, UsageError
 from scotoma.statistics import Counted
 from scotoma.weights.folders import PICKLES
@@ -97,7 +98,7 @@ def fit(
         F.cross_entropy(_logits(x[batch], rows), truth[batch]).backward()
         optimiser.step()
     tuned = Vectors(kept)
-    threshold = best_threshold(tuned.scores(features[parts.validation]), labels[parts.validation])
+    threshold = best_f1(tuned.scores(features[parts.validation]), labels[parts.validation])
     flagged, of = tuned.scores(features[parts.test]) >= threshold, labels[parts.test]
     right = [Counted(int((flagged[of == v] == v).sum()), int((of == v).sum())) for v in (1, 0)]
     return Vectors(kept, threshold, *right)

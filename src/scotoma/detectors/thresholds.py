@@ -1,0 +1,39 @@
+"""Where to cut scores, from scores and labels that are known. Labels: 1 there, 0 not, nan not known (left out)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from scotoma.errors import DataError
+
+Criterion = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
+
+
+def best_f1(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The highest F1: for a share of positives like that of the labels."""
+    return _best(scores, labels, lambda hits, flagged, there, clear: 2 * hits / (flagged + there))
+
+
+def best_youden(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The highest sensitivity + specificity (Youden, Cancer 3, 1950), whatever the share of positives."""
+    return _best(scores, labels, lambda hits, flagged, there, clear: hits / there - (flagged - hits) / clear)
+
+
+def _best(scores: np.ndarray, labels: np.ndarray, criterion: Criterion) -> float:
+    """Halfway between two neighbouring scores, and of several cuts that are as good the highest, which flags least.
+
+    Raises DataError where all known labels are the same.
+    """
+    known = np.isfinite(labels) & np.isfinite(scores)
+    scores, there = scores[known], labels[known] == 1
+    if there.all() or not there.any():
+        raise DataError("a threshold needs cases that are there and cases that are not; label some of each")
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(there[order])
+    value = criterion(hits, np.arange(1, len(ranked) + 1), int(there.sum()), int((~there).sum()))
+    last_of_ties = np.append(ranked[1:] != ranked[:-1], True)
+    k = int(np.argmax(np.where(last_of_ties, value, -np.inf)))
+    below = ranked[k + 1] if k + 1 < len(ranked) else min(0.0, ranked[k])
+    return float((ranked[k] + below) / 2)

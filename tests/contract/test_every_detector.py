@@ -1,0 +1,81 @@
+"""What must hold of every detector in the registry that can be built here, and of its card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scotoma.detectors.image import known, mhsc, q16
+from scotoma.detectors.image.clip import load_clip
+from scotoma.detectors.image.mhsc import MHSCConfig
+from scotoma.detectors.registry import DETECTORS, load_detector
+from scotoma.detectors.verify import neutral_pictures, verify
+from scotoma.errors import UsageError
+from scotoma.models import tiny
+
+WIDTH = 8  # of the tiny CLIP's features
+
+
+@pytest.fixture(scope="session")
+def options(tmp_path_factory) -> dict[str, dict[str, str]]:
+    """Options of every detector, all files tiny and made here."""
+    root: Path = tmp_path_factory.mktemp("detectors")
+    clip = str(tiny.write_clip(root / "clip"))
+    encoder = load_clip(clip)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, WIDTH)).astype(np.float32)
+    labels = (x[:, :5] > 0).astype(float)
+    heads = mhsc.fit(x, labels, list(range(60)), config=MHSCConfig(epochs=1), clip=encoder.sha256)
+    mhsc.save(heads, root / "mhsc.safetensors")
+    q16.save(q16.Vectors(torch.eye(2, WIDTH)), root / "q16.safetensors")
+    known.bank(neutral_pictures()[:2], ["a", "b"], encoder.image_features, encoder.sha256).save(
+        root / "bank.safetensors"
+    )
+    lists = root / "lists.json"
+    lists.write_text(json.dumps({"food": ["cat", "red"], "animals": ["dog"]}))
+    checker = tiny.write_safety_checker(root / "checker")
+    sentences = tiny.write_sentence_encoder(root / "sentences")
+    return {
+        "constant": {"score": "0.3"},
+        "mhsc": {"weights": str(root / "mhsc.safetensors"), "clip": clip},
+        "q16": {"weights": str(root / "q16.safetensors"), "clip": clip},
+        "sd-safety-checker": {"folder": str(checker)},
+        "open-nsfw": {},
+        "zero-shot": {"clip": clip, "descriptions": str(lists)},
+        "known": {"bank": str(root / "bank.safetensors"), "clip": clip, "copy": "0.97", "variant": "0.5"},
+        "word-list": {"words": str(lists)},
+        "similarity": {"encoder": str(sentences), "descriptions": str(lists)},
+    }
+
+
+def test_every_detector_has_options_here(options):
+    assert set(options) == set(DETECTORS)
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_it_keeps_the_contract(options, name):
+    if DETECTORS[name].missing:
+        pytest.skip(DETECTORS[name].missing)
+    detector = load_detector(name, **options[name])
+    assert {what for what, holds in verify(detector).items() if not holds} == set()
+    card = detector.card
+    assert card.kind == DETECTORS[name].kind and card.source and card.licence and card.failures
+    assert len(card.sha256) == 64 or name == "constant"
+    assert load_detector(name, **options[name]).card == card
+
+
+@pytest.mark.parametrize("name", sorted(n for n, e in DETECTORS.items() if e.needs))
+def test_what_it_needs_is_asked_for(name):
+    with pytest.raises(UsageError, match=f"{name} needs {next(iter(DETECTORS[name].needs))}"):
+        load_detector(name)
+
+
+def test_names_and_options_that_are_not_known():
+    with pytest.raises(UsageError, match="did you mean 'word-list'"):
+        load_detector("wordlist")
+    with pytest.raises(UsageError, match="unknown option of word-list 'word'"):
+        load_detector("word-list", word="x")
