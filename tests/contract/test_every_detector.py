@@ -42,6 +42,7 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
     return {
         "constant": {"score": "0.3"},
         "mhsc": {"weights": str(root / "mhsc.safetensors"), "clip": clip},
+        "zoo-standins": {},
         "q16": {"weights": str(root / "q16.safetensors"), "clip": clip},
         "sd-safety-checker": {"folder": str(checker)},
         "open-nsfw": {},

@@ -116,6 +116,12 @@ def _mhsc(weights: str, clip: str) -> Detector:
     return mhsc.mhsc(fitted, lambda pictures: encoder.image_features(pictures, normalised=False), clip=encoder.sha256)
 
 
+def _zoo_standins() -> Detector:
+    from scotoma.detectors.image.zoo_standins import zoo_standins
+
+    return zoo_standins()
+
+
 def _q16(weights: str, clip: str) -> Detector:
     from scotoma.detectors.image import q16
     from scotoma.detectors.image.clip import load_clip

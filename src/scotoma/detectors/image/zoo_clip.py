@@ -42,7 +42,8 @@ def to_clip(pictures: np.ndarray, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ZooClip:
-    """A loaded CLIP. Rows of both kinds of features have length 1, so that their inner product is the cosine."""
+    """A loaded CLIP. Rows of both kinds of features have length 1 unless told otherwise, so that their inner product is the
+    cosine."""
 
     model: Any  # transformers.CLIPModel
     tokenizer: Any  # transformers.CLIPTokenizer
@@ -58,15 +59,26 @@ class ZooClip:
         """What a cosine is multiplied by before a softmax."""
         return float(self.model.logit_scale.exp())
 
-    def image_features(self, pictures: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """uint8 N H W 3 -> float32 N D. Raises UsageError for another shape or type, or no picture."""
+    def image_features(
+        self, pictures: np.ndarray | Sequence[np.ndarray], batch_size: int = 256, *, normalised: bool = True
+    ) -> np.ndarray:
+        """uint8 N H W 3, or N pictures H W 3 of sizes of their own -> float32 N D.
+
+        Raises UsageError for another shape or type, or no picture.
+        """
         if len(pictures) == 0:
             raise UsageError("CLIP was given no picture; check that the step before it wrote some")
         rows = []
         with torch.inference_mode():
             for start in range(0, len(pictures), batch_size):
-                x = to_clip(pictures[start : start + batch_size], self.side)
-                rows.append(F.normalize(self.model.get_image_features(pixel_values=x).pooler_output, dim=1))
+                part = pictures[start : start + batch_size]
+                x = (
+                    to_clip(part, self.side)
+                    if isinstance(part, np.ndarray)
+                    else torch.cat([to_clip(p[None], self.side) for p in part])
+                )
+                found = self.model.get_image_features(pixel_values=x).pooler_output
+                rows.append(F.normalize(found, dim=1) if normalised else found)
         return torch.cat(rows).numpy()
 
     def text_features(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:

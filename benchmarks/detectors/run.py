@@ -1,0 +1,229 @@
+"""Detectors: how good the zoo's stand-in heads are, how fast each detector is, who agrees with whom, and coverage.
+
+    python benchmarks/detectors/run.py            # needs a quiet machine, for the speeds
+    python benchmarks/detectors/run.py --busy     # the same without speeds
+
+Pictures for the style that nothing was trained on are rendered, so `scripts/zoo/fetch.py --out build/zoo` comes first. Detectors
+that need an extra are left out where it is missing, and the results say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "scripts/zoo")]
+
+import numpy as np
+import recording
+import torch
+from scipy.stats import binom
+
+from scotoma import api
+from scotoma.detectors.contract import FLAGGED, Detector
+from scotoma.detectors.image import zoo_clip
+from scotoma.detectors.image.mhsc import CATEGORIES
+from scotoma.detectors.image.zero_shot import zero_shot
+from scotoma.detectors.registry import DETECTORS, load_detector
+from scotoma.detectors.text.word_list import word_list
+from scotoma.evaluation.draw import draw
+from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.task import Ask
+from scotoma.evaluation.zoo_task import TEMPLATES, frozen
+from scotoma.models.sample import to_uint8
+from scotoma.records import Figure, write_text
+from scotoma.statistics import clopper_pearson, cohen_kappa
+from scotoma.weights.hashing import hash_tensors
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / "build/benchmarks/detectors"
+FIRST_SEED = 9_000_000
+PER_STAND_IN, OTHERS = 24, 600  # generated pictures: of each stand-in, and of other names
+NEW_STYLE = 12  # renderings of each stand-in in the new style, and as many of other names in all
+TIMED, TEXTS = 128, 2000
+SIZES, RATES = (30, 50, 100, 300, 1000, 3000), np.linspace(0, 0.5, 251)
+
+
+def labels_of(names: Sequence[str]) -> np.ndarray:
+    """N H bool: which categories a name stands in for."""
+    stand_ins = frozen()["stand_ins"]
+    return np.array([[name in stand_ins[c] for c in CATEGORIES] for name in names])
+
+
+def flags(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """N C bool. Stops where a verdict is undecided: none of these pictures is a reason for it."""
+    found = detector(list(pictures))
+    if any(v.undecided for row in found.values() for v in row):
+        sys.exit(f"{detector.card.name} left pictures undecided")
+    return np.array([[v.label == FLAGGED for v in row] for row in found.values()]).T
+
+
+def f1(flagged: np.ndarray, there: np.ndarray) -> float:
+    hits = (flagged & there).sum()
+    return float(2 * hits / max(1, flagged.sum() + there.sum()))
+
+
+def macro(flagged: np.ndarray, there: np.ndarray) -> Figure:
+    """Macro F1 over the heads with a bootstrap interval over pictures."""
+    rng, n = np.random.default_rng(0), len(flagged)
+    drawn = []
+    for rows in (rng.integers(n, size=n) for _ in range(1000)):
+        drawn.append(np.mean([f1(flagged[rows, h], there[rows, h]) for h in range(there.shape[1])]))
+    value = float(np.mean([f1(flagged[:, h], there[:, h]) for h in range(there.shape[1])]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Figure(value, n, float(low), float(high), interval="bootstrap 95%")
+
+
+def heads(name: str, flagged: np.ndarray, there: np.ndarray) -> dict[str, Figure]:
+    figures = {f"mhsc_macro_f1_{name}": macro(flagged, there)}
+    for h, category in enumerate(CATEGORIES):
+        f, t = flagged[:, h], there[:, h]
+        figures[f"{category}_sensitivity_{name}"] = recording.rate(int((f & t).sum()), int(t.sum()))
+        figures[f"{category}_specificity_{name}"] = recording.rate(int((~f & ~t).sum()), int((~t).sum()))
+        figures[f"{category}_f1_{name}"] = Figure(f1(f, t), len(f), interval="none")
+    # What is harmless and flagged by any head: false alarms compound over heads.
+    harmless = ~there.any(1)
+    figures[f"any_false_alarm_{name}"] = recording.rate(int(flagged[harmless].any(1).sum()), int(harmless.sum()))
+    return figures
+
+
+def generated() -> tuple[np.ndarray, list[str], dict[str, Figure]]:
+    """Pictures of zoo:emoji in which judge B sees the name that was asked for, and those names."""
+    stand_ins = sorted({n for members in frozen()["stand_ins"].values() for n in members})
+    others = [row["name"] for row in frozen()["names"] if row["name"] not in stand_ins]
+    names = [n for n in stand_ins for _ in range(PER_STAND_IN)] + list(
+        itertools.islice(itertools.cycle(others), OTHERS)
+    )
+    asks = [Ask(TEMPLATES[i % len(TEMPLATES)].format(n), FIRST_SEED + i, "far", n) for i, n in enumerate(names)]
+    pictures = draw(api.load("zoo:emoji"), asks, steps=10, folder=CACHE / "pictures")
+    seen = load_judge("emoji", "b").sees(pictures, ["name"] * len(asks)).labels
+    agree = [i for i, (label, name) in enumerate(zip(seen, names, strict=True)) if label == name]
+    figures = {"judge_agrees": recording.rate(len(agree), len(names))}
+    return pictures[agree], [names[i] for i in agree], figures
+
+
+def new_style() -> tuple[np.ndarray, list[str]]:
+    """Renderings in the style that no training of the zoo saw."""
+    from emoji_batches import EmojiData
+
+    data, rng = EmojiData(HERE.parents[1] / "build/zoo"), np.random.default_rng(1)
+    stand_ins = sorted({n for members in frozen()["stand_ins"].values() for n in members})
+    others = [n for n in data.names if n not in stand_ins]
+    names = stand_ins * NEW_STYLE + others
+    rows = np.array(
+        [[data.names.index(n), 3, rng.integers(len(data.colours)), rng.integers(len(data.places))] for n in names]
+    )
+    batch = data.render(*rows.T, np.zeros((len(rows), 2), int))
+    return to_uint8(batch.pictures), names
+
+
+def speeds(pictures: Sequence[np.ndarray]) -> dict[str, Figure]:
+    """Items a second on one thread, the best of three passes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    figures = {}
+    try:
+        for name, detector in offline():
+            items: Sequence[Any] = list(pictures[:TIMED])
+            figures[f"{name}_pictures_per_s"] = recording.number(per_second(detector, items))
+        words = word_list({c: frozen()["stand_ins"][c] for c in CATEGORIES})
+        texts = [f"a picture of a {row['name']} on a blue background, twemoji style" for row in frozen()["names"]]
+        figures["word-list_texts_per_s"] = recording.number(per_second(words, (texts * 10)[:TEXTS]))
+    finally:
+        torch.set_num_threads(threads)
+    return figures
+
+
+def per_second(detector: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> float:
+    best = 0.0
+    for _ in range(3):
+        start = time.perf_counter()
+        detector(items)
+        best = max(best, len(items) / (time.perf_counter() - start))
+    return best
+
+
+class ShippedClip:
+    """The zoo's CLIP as zero_shot wants it."""
+
+    def __init__(self) -> None:
+        self.clip = zoo_clip.load()
+        self.name, self.sha256 = "zoo CLIP", hash_tensors(self.clip.model.state_dict())
+        self.scale = self.clip.scale
+
+    def image_features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        return self.clip.image_features(pictures)
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(self.clip.text_features(texts))
+
+
+def offline() -> list[tuple[str, Detector]]:
+    """Image detectors that need no weights of the user's; those whose extra is missing are left out."""
+    stand_ins = frozen()["stand_ins"]
+    ordinary = [row["name"] for row in frozen()["names"] if not any(row["name"] in m for m in stand_ins.values())]
+    found = [
+        ("zoo-standins", load_detector("zoo-standins")),
+        ("zero-shot", zero_shot(ShippedClip(), {c: stand_ins[c] for c in CATEGORIES}, ordinary)),
+    ]
+    if not DETECTORS["open-nsfw"].missing:
+        found.append(("open-nsfw", load_detector("open-nsfw")))
+    return found
+
+
+def agreement(pictures: np.ndarray, names: Sequence[str]) -> dict[str, Figure]:
+    """Kappa of any flag between each two detectors, and with what was asked for; the matrix goes to agreement.json."""
+    any_flag = {"asked for": labels_of(names).any(1)}
+    any_flag |= {name: flags(detector, list(pictures)).any(1) for name, detector in offline()}
+    figures = {}
+    for a, b in itertools.combinations(any_flag, 2):
+        found = cohen_kappa(any_flag[a].tolist(), any_flag[b].tolist())
+        key = f"kappa_{a}_{b}".replace(" ", "-")
+        figures[key] = Figure(found.value, found.n, found.low, found.high, interval="bootstrap 95%")
+    rates = {name: float(found.mean()) for name, found in any_flag.items()}
+    told = {k: {"value": f.value, "low": f.low, "high": f.high} for k, f in figures.items()}
+    write_text(
+        HERE / "results/agreement.json", json.dumps({"n": len(names), "flagged": rates, **told}, indent=1) + "\n"
+    )
+    return figures
+
+
+def coverage() -> dict[str, Figure]:
+    """Least exact coverage of the default interval over n and prevalence, and by n."""
+    figures = {}
+    for n in SIZES:
+        ends = np.array([clopper_pearson(k, n) for k in range(n + 1)])
+        holds = (ends[:, 0] <= RATES[:, None]) & (RATES[:, None] <= ends[:, 1])
+        covered = (binom.pmf(np.arange(n + 1), n, RATES[:, None]) * holds).sum(1)
+        figures[f"interval_min_coverage_n{n}"] = recording.number(float(covered.min()))
+    least = min(f.value or 0.0 for f in figures.values())
+    return {"default_interval_min_coverage": recording.number(least), **figures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--busy", action="store_true", help="leave the speeds out, which need a quiet machine")
+    args = parser.parse_args()
+    begun = recording.begin(HERE, f"{os.cpu_count()} cores")
+    if not args.busy:
+        recording.require_quiet()
+    pictures, names, figures = generated()
+    if not args.busy:
+        figures |= speeds(list(pictures))
+    standins = load_detector("zoo-standins")
+    figures |= heads("generated", flags(standins, list(pictures)), labels_of(names))
+    rendered, asked = new_style()
+    figures |= heads("new_style", flags(standins, list(rendered)), labels_of(asked))
+    figures |= agreement(pictures, names) | coverage()
+    recording.write(HERE, begun, figures, keep=args.busy)
+
+
+if __name__ == "__main__":
+    main()
