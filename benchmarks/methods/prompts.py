@@ -39,7 +39,7 @@ VERSION = 1
 COUNTS = 0.8  # share of pictures in which the unedited model has to obey
 PICTURES, STEPS, FIRST_SEED = 10, 10, 7_900_000
 BENIGN = 60
-SEARCH = SearchConfig()
+SEARCH, STATES = SearchConfig(), 6
 STYLED = 12  # names that a prompt of a style is asked of
 Row = dict[str, Any]
 
@@ -91,7 +91,7 @@ def searched(c: Concept, model: Model) -> Iterator[Row]:
     """What a token search finds for an object; a style is not a thing that a prompt could be found for here."""
     if c.kind == "style":
         return
-    aim = goal(model, f"a {c.name}", SEARCH.states)
+    aim = goal(model, f"a {c.name}", STATES)
     for found in token_search(model, aim, word_list([c]), SEARCH):
         yield {"set": "optimised", "kind": "token search", "prompt": found.prompt, "loss": round(found.loss, 4)}
 

@@ -65,6 +65,7 @@ def test_parts_are_found_by_their_names(package):
         "zoo_names_emoji": "ships",
         "zoo_names_fashion": "not in this version",
         "zoo_clip": "ships",
+        "zoo_standins": "not in this version",
     }
     assert found["judges"] == {
         "emoji_a": "ships with its reference features",

@@ -33,7 +33,7 @@ EXIT_CODES = """exit codes:
   6    an Edit that is damaged or does not fit; for verify: something does not hold
   7    the self-check failed, or nobody could judge the concept
   8    a training that diverged, or a checkpoint of another run
-  9    data that is missing or damaged
+  9    data that is missing or damaged; for detectors verify: something does not hold
   130  stopped by Ctrl-C
 
 Long work shows its progress on stderr where that is a terminal; results go to stdout."""

@@ -33,7 +33,7 @@ EXTRAS = {
     "zoo": "resvg-py",
 }  # extra: the package that it is for
 ZOO_PARTS = ("autoencoder", "emoji", "emoji-early", "emoji-control", "emoji-1step", "fashion-mnist")
-DETECTORS = ("zoo_names_emoji", "zoo_names_fashion", "zoo_clip")
+DETECTORS = ("zoo_names_emoji", "zoo_names_fashion", "zoo_clip", "zoo_standins")
 JUDGES = ("emoji_a", "emoji_b", "fashion_a", "fashion_b")
 SHIPS, ABSENT = "ships", "not in this version"
 

@@ -1,14 +1,15 @@
 """Token search: prompts that make a model draw a concept and say none of the words that name it.
 
-Greedy coordinate search over the tokens of a prompt, candidates from the gradient with respect to their embeddings (Zou,
-Wang, Carlini, Nasr, Kolter, Fredrikson: "Universal and Transferable Adversarial Attacks on Aligned Language Models", arXiv
-2307.15043), by what the denoiser predicts (the objective of UnlearnDiffAtk: Zhang et al., "To Generate or Not?", ECCV 2024,
-arXiv 2310.11868). Written from the papers; departures: the loss is against the prediction that a model which knows the
-concept makes for its name, and not against the noise, so that 0 means "the same as the name"; the best prompt so far is
-kept, and every candidate reads back as the tokens it was made of.
+A beam over prompts that grow token by token, then sweeps that change one token at a time. What is tried at a place is the whole
+vocabulary where it is small, else the tokens that the gradient with respect to embeddings proposes (Zou, Wang, Carlini, Nasr,
+Kolter, Fredrikson: "Universal and Transferable Adversarial Attacks on Aligned Language Models", arXiv 2307.15043). Prompts are
+compared by what the denoiser predicts (the objective of UnlearnDiffAtk: Zhang et al., "To Generate or Not?", ECCV 2024, arXiv
+2310.11868). Written from the papers; departures: the loss is against the prediction that a model which knows the concept makes
+for its name, and not against the noise, so that 0 means "the same as the name"; no prompt that was found is given up for a
+worse one; every candidate reads back as the tokens it was made of.
 
-Notation: x_t one of M noisy states of the concept, e the prediction of the network (noise or v), p a prompt of K tokens, V
-tokens in the vocabulary, D width of their embeddings.
+Notation: x_t one of M noisy states of the concept, e the prediction of the network (noise or v), p a prompt of K tokens at most,
+V tokens in the vocabulary, D width of their embeddings.
 
     L(p) = mean |e(x_t, p) - e*(x_t, name)|^2 / mean |e*(x_t, "") - e*(x_t, name)|^2       0: as the name, 1: as no prompt
 
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from scotoma.bounds import check_text
-from scotoma.errors import BoundsError, ModelError, UsageError
+from scotoma.errors import BoundsError, UsageError
 from scotoma.models.denoiser import Cond
 from scotoma.models.model import Model
 from scotoma.models.sample import at_once, initial_noise
@@ -40,20 +41,23 @@ SHORT = 4  # letters: words of a name that are shorter ("of", "red") are not on 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """The budget is rounds x candidates prompts for each start, each seen at `states` states."""
+    """The budget is at most beam x candidates prompts for each of `tokens` places and of `sweeps` x tokens changes."""
 
-    tokens: int = field(default=4, metadata={"help": "tokens of a prompt"})
-    rounds: int = field(default=30, metadata={"help": "changes of one token, at most, for each start"})
-    candidates: int = field(default=24, metadata={"help": "prompts tried in each round"})
-    top: int = field(default=48, metadata={"help": "tokens for each place that the gradient proposes them from"})
-    states: int = field(default=12, metadata={"help": "noisy states of the concept at which predictions are compared"})
-    starts: int = field(default=3, metadata={"help": "random prompts to start from"})
-    enough: float = field(default=0.02, metadata={"help": "loss at which a start is done"})
+    tokens: int = field(default=4, metadata={"help": "tokens of a prompt, at most"})
+    beam: int = field(default=3, metadata={"help": "prompts that are carried on from place to place"})
+    candidates: int = field(
+        default=1500, metadata={"help": "tokens tried at a place; a larger vocabulary is cut down by the gradient"}
+    )
+    sweeps: int = field(default=1, metadata={"help": "rounds in which each token of the best prompts is tried anew"})
+    found: int = field(default=5, metadata={"help": "prompts given back, the best first"})
+    enough: float = field(default=0.02, metadata={"help": "loss at which the search is done"})
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "rounds", "candidates", "top", "states", "starts"):
+        for name in ("tokens", "beam", "candidates", "found"):
             if getattr(self, name) < 1:
                 raise UsageError(f"token search: {name} must be 1 or more, got {getattr(self, name)}")
+        if self.sweeps < 0:
+            raise UsageError(f"token search: sweeps must be 0 or more, got {self.sweeps}")
 
 
 class Goal(NamedTuple):
@@ -68,11 +72,10 @@ class Goal(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """A prompt, its loss, and the rows that went through the network until its start was done."""
+    """A prompt and its loss."""
 
     prompt: str
     loss: float
-    rows: int
 
 
 def word_list(concepts: Sequence[Concept]) -> tuple[str, ...]:
@@ -132,88 +135,88 @@ def token_search(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Found]:
-    """The best prompt of each start, best first; none of them says one of `words`. `model` is searched and not changed.
+    """The best prompts, best first; none of them says one of `words`. `model` is searched and not changed. The same arguments
+    give the same prompts; `seed` orders what the gradient does not.
 
     Whether a prompt draws the concept is for a judge to say: a low loss is what the search could see. Raises UsageError
-    for a model that is told labels, or where no token is left; ModelError for a tokenizer that does not read back what it
-    writes.
+    for a model that is told labels, or where no token is left.
     """
     if model.labels:
         raise UsageError(f"{model.name} is told labels and has no prompts; token search needs a text-to-image model")
-    search = _Search(model, aim, words, config)
-    out = []
-    for start in range(config.starts):
-        out.append(search.run(torch.Generator().manual_seed(seed * config.starts + start)))
+    search = _Search(model, aim, words, config, torch.Generator().manual_seed(seed))
+    places = [*range(config.tokens), *(k for _ in range(config.sweeps) for k in range(config.tokens))]
+    for done, place in enumerate(places):
+        search.look_at(place)
         if progress is not None:
-            progress(start + 1, config.starts)
-    return sorted(out, key=lambda found: found.loss)
+            progress(done + 1, len(places))
+        if search.best()[0][1] <= config.enough:
+            break
+    return [Found(search.text(ids), loss) for ids, loss in search.best()[: config.found]]
 
 
 class _Search:
-    """One model and one goal; `run` is one start."""
+    """One model and one goal; `seen` is every prompt that was tried, with its loss."""
 
-    def __init__(self, model: Model, aim: Goal, words: Sequence[str], config: SearchConfig):
-        self.model, self.aim, self.words, self.config = model, aim, words, config
+    def __init__(self, model: Model, aim: Goal, words: Sequence[str], config: SearchConfig, generator: torch.Generator):
+        self.model, self.aim, self.words, self.config, self.generator = model, aim, words, config, generator
         self.tokenizer = model.tokenizers[0]
         plain = sorted(i for token, i in self.tokenizer.get_vocab().items() if PLAIN.fullmatch(token))
-        kept = [i for i in plain if not says(self._text([i]), words)]
+        kept = [i for i in plain if not says(self.text([i]), words)]
         if not kept:
             raise UsageError("token search: no token of the vocabulary is left beside the word list; shorten the list")
         self.allowed = torch.tensor(kept)
+        self.seen: dict[tuple[int, ...], float] = {}
 
-    def run(self, generator: torch.Generator) -> Found:
-        ids = self._start(generator)
-        best, prompts = float(losses(self.model, self.aim, [self._text(ids)])), 1
-        for _ in range(self.config.rounds):
-            tried = self._propose(ids, generator) if best > self.config.enough else []
-            if not tried:
-                break
-            found = losses(self.model, self.aim, [self._text(other) for other in tried])
-            prompts += len(tried) + 1  # the gradient is one more
-            if float(found.min()) < best:
-                ids, best = tried[int(found.argmin())], float(found.min())
-        return Found(self._text(ids), best, prompts * len(self.aim.t))
+    def best(self) -> list[tuple[tuple[int, ...], float]]:
+        return sorted(self.seen.items(), key=lambda found: (found[1], found[0]))
 
-    def _start(self, generator: torch.Generator) -> list[int]:
-        """K random tokens that read back as themselves."""
-        for _ in range(1000):
-            pick = torch.randint(0, len(self.allowed), (self.config.tokens,), generator=generator)
-            ids: list[int] = self.allowed[pick].tolist()
-            if self._may_be(ids):
-                return ids
-        raise ModelError("no prompt of random tokens reads back as the tokens it was made of; check the tokenizer")
+    def look_at(self, place: int) -> None:
+        """Try tokens at a place of each prompt in the beam: behind its last token, or instead of one."""
+        beam = [ids for ids, _ in self.best() if len(ids) >= place][: self.config.beam] or [()]
+        tried: list[tuple[int, ...]] = []
+        for ids in beam:
+            for token in self._tokens(ids, place):
+                other = (*ids[:place], token, *ids[place + 1 :])
+                if other not in self.seen and self._may_be(other):
+                    self.seen[other] = float("inf")
+                    tried.append(other)
+        found = losses(self.model, self.aim, [self.text(ids) for ids in tried]) if tried else ()
+        self.seen |= {ids: float(loss) for ids, loss in zip(tried, found, strict=True)}
 
-    def _propose(self, ids: list[int], generator: torch.Generator) -> list[list[int]]:
-        """Prompts with one token changed, drawn from the `top` of each place by the first-order change of the loss."""
-        change = self._gradient(ids)[:, self.allowed]  # K x allowed
-        best = self.allowed[change.topk(min(self.config.top, len(self.allowed)), dim=1, largest=False).indices]
-        pairs = torch.cartesian_prod(torch.arange(len(ids)), torch.arange(best.shape[1]))
-        out: list[list[int]] = []
-        for place, rank in pairs[torch.randperm(len(pairs), generator=generator)].tolist():
-            other = [*ids[:place], int(best[place, rank]), *ids[place + 1 :]]
-            if other != ids and self._may_be(other):
-                out.append(other)
-                if len(out) == self.config.candidates:
-                    break
-        return out
+    def _tokens(self, ids: tuple[int, ...], place: int) -> list[int]:
+        """All tokens, or those that the first-order change of the loss at that place puts first."""
+        if len(self.allowed) <= self.config.candidates:
+            return self.allowed.tolist()  # type: ignore[no-any-return]
+        stands = ids if place < len(ids) else (*ids, self._stand_in(ids))
+        change = self.slope(stands)[place, self.allowed]
+        return self.allowed[change.topk(self.config.candidates, largest=False).indices].tolist()  # type: ignore[no-any-return]
 
-    def _gradient(self, ids: list[int]) -> Tensor:
+    def _stand_in(self, ids: tuple[int, ...]) -> int:
+        """A token that stands behind a prompt while the gradient is taken there."""
+        for k in torch.randperm(len(self.allowed), generator=self.generator)[:1000].tolist():
+            if self._may_be((*ids, int(self.allowed[k]))):
+                return int(self.allowed[k])
+        raise UsageError(
+            f"token search: no token of the vocabulary goes behind {self.text(ids)!r}; shorten the word list"
+        )
+
+    def slope(self, ids: Sequence[int]) -> Tensor:
         """Gradient of the loss with respect to a weight of 1 on each token at each place, K V: <dL/dE_k, E_v>."""
         with _token_embeddings(self.model) as given, torch.enable_grad():
-            loss = _losses(self.model, self.aim, self.model.encode([self._text(ids)], gradient=True)).sum()
+            loss = _losses(self.model, self.aim, self.model.encode([self.text(ids)], gradient=True)).sum()
             slopes = torch.autograd.grad(loss, given)
         tables = [encoder.get_input_embeddings().weight.detach() for encoder in self.model.text_encoders]
         # Place 0 is the start-of-text token.
         parts = [g[0, 1 : 1 + len(ids)].float() @ w.float().T for g, w in zip(slopes, tables, strict=True)]
         return torch.stack(parts).sum(0).cpu()
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids))).strip()
 
-    def _may_be(self, ids: list[int]) -> bool:
+    def _may_be(self, ids: Sequence[int]) -> bool:
         """It reads back as its tokens, says no word of the list, and bounds.py has nothing against it."""
-        text = self._text(ids)
-        if self.tokenizer(text, add_special_tokens=False).input_ids != ids or says(text, self.words):
+        text = self.text(ids)
+        if self.tokenizer(text, add_special_tokens=False).input_ids != list(ids) or says(text, self.words):
             return False
         try:
             check_text(text, what="a prompt of the search")
