@@ -1,4 +1,4 @@
-"""Put a trained emoji pipeline into the package, in fp16, its autoencoder shared with the others.
+"""Put a trained emoji pipeline into the package, in fp16, its autoencoder and (but for zoo:emoji) tokenizer shared.
 
     python scripts/zoo/ship_emoji.py build/zoo/emoji/pipeline emoji
     python scripts/zoo/ship_emoji.py build/zoo/emoji/pipeline-early emoji-early
@@ -40,11 +40,18 @@ def ship(pipeline: Path, package: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     model.save(partial)
     shutil.rmtree(partial / "vae")
-    write_text(partial / "shared.json", json.dumps({"vae": "autoencoder"}) + "\n")
+    shared = {"vae": "autoencoder"}
+    if package.name != "emoji":
+        ours, theirs = (folder / "tokenizer/tokenizer.json" for folder in (partial, package.with_name("emoji")))
+        if ours.read_bytes() != theirs.read_bytes():
+            raise SystemExit(f"{pipeline} has another tokenizer than zoo:emoji; train it again")
+        shutil.rmtree(partial / "tokenizer")
+        shared["tokenizer"] = "emoji"
+    write_text(partial / "shared.json", json.dumps(shared) + "\n")
     if (package / "CARD.md").exists():
         shutil.copy(package / "CARD.md", partial / "CARD.md")
-    shared = load(partial, dtype=torch.float16)
-    if shared.hash() != model.hash():
+    shipped = load(partial, dtype=torch.float16)
+    if shipped.hash() != model.hash():
         raise SystemExit(f"{pipeline} was trained on another autoencoder than {ZOO / 'autoencoder'}; train it again")
     shutil.rmtree(package, ignore_errors=True)
     os.replace(partial, package)

@@ -69,7 +69,7 @@ def main() -> None:
         CATEGORIES, fitted.sensitivity, fitted.specificity, fitted.thresholds, strict=True
     ):
         print(f"{name:12} sensitivity {se.k}/{se.n}, specificity {sp.k}/{sp.n}, threshold {threshold:.3f}")
-    mhsc.save(fitted, args.out)
+    mhsc.save(fitted, args.out, torch.float16)
 
 
 if __name__ == "__main__":

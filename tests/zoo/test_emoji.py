@@ -19,7 +19,7 @@ SHIPPED = [name for name in zoo_names() if name.startswith("emoji")]
 
 
 def test_what_ships():
-    assert {"emoji", "emoji-early"} <= set(SHIPPED)
+    assert {"emoji", "emoji-control", "emoji-early"} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -36,6 +36,17 @@ def test_it_draws_the_names_it_is_asked_for():
     pictures = sample(scotoma.load("zoo:emoji"), [f"a {n}" for n in names], list(range(len(names))), steps=10)
     seen = load_judge("emoji", "a").sees(pictures, ["name"] * len(names))
     assert np.mean([a == b for a, b in zip(seen.labels, names, strict=True)]) >= 0.7
+
+
+def test_the_control_draws_its_names_and_not_the_four_that_it_never_saw():
+    """16 pictures each; measured over all names: see its card."""
+    unseen = frozen()["control"]
+    known = [row["name"] for row in frozen()["names"] if row["name"] not in unseen][::20]
+    names = [*known, *unseen * 4]
+    pictures = sample(scotoma.load("zoo:emoji-control"), [f"a {n}" for n in names], list(range(len(names))), steps=10)
+    seen = load_judge("emoji", "a").sees(pictures, ["name"] * len(names)).labels
+    right = [a == b for a, b in zip(seen, names, strict=True)]
+    assert np.mean(right[: len(known)]) >= 0.7 and np.mean(right[len(known) :]) <= 0.1
 
 
 def test_the_main_job(tmp_path, capsys):

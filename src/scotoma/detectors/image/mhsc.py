@@ -214,8 +214,8 @@ def _logit(p: float) -> float:
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def save(fitted: Fitted, path: Path) -> None:
-    """One .safetensors file. Whole or not at all."""
+def save(fitted: Fitted, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """One .safetensors file, its numbers in `dtype`. Whole or not at all."""
     told = {
         "names": list(fitted.heads.names),
         "shares": fitted.shares,
@@ -225,7 +225,8 @@ def save(fitted: Fitted, path: Path) -> None:
         "features": fitted.features,
     }
     partial = path.with_name(f".{path.name}.partial")
-    save_file({k: v.contiguous() for k, v in fitted.heads.state_dict().items()}, partial, {"mhsc": json.dumps(told)})
+    state = {k: v.to(dtype if v.is_floating_point() else v.dtype) for k, v in fitted.heads.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in state.items()}, partial, {"mhsc": json.dumps(told)})
     partial.replace(path)
 
 
