@@ -99,7 +99,9 @@ def main() -> None:
             print(f"{name} judge {which}: threshold {reference.threshold:.3f}, {len(features)} rows")
             if isinstance(data, EmojiData) and which == "a":
                 sets = {"judge": judge.sha256, "near": near_sets(data, judge)}
-                write_text(PACKAGE / "models/zoo/near.json", json.dumps(sets, indent=1, ensure_ascii=False) + "\n")
+                write_text(
+                    PACKAGE / "models/zoo/near.json", json.dumps(sets, separators=(",", ":"), ensure_ascii=False) + "\n"
+                )
 
 
 if __name__ == "__main__":
