@@ -242,12 +242,12 @@ def load(path: Path) -> Fitted:
             state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
         heads = Heads(told["names"], state["first"].shape[2])
         heads.load_state_dict(state)
-        counted = {k: tuple(Counted(*c) for c in told[k]) for k in ("sensitivity", "specificity")}
-        rates = {k: tuple(map(float, told[k])) for k in ("shares", "thresholds")}
+        se, sp = (tuple(Counted(*c) for c in told[k]) for k in ("sensitivity", "specificity"))
+        shares, thresholds = (tuple(map(float, told[k])) for k in ("shares", "thresholds"))
     except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, SafetensorError) as e:
         reason = " ".join(str(e).split())
         raise DataError(f"{path} is no MHSC file ({reason}); train one, or convert the published weights") from e
-    return Fitted(heads.eval().requires_grad_(False), **rates, **counted, features=told["features"])
+    return Fitted(heads.eval().requires_grad_(False), shares, thresholds, se, sp, told["features"])
 
 
 def mhsc(
@@ -275,7 +275,9 @@ def mhsc(
         1 / (1 + math.exp(-(_logit(t) - _logit(old) + _logit(new))))
         for t, old, new in zip(fitted.thresholds, fitted.shares, shares or fitted.shares, strict=True)
     ]
-    measured = list(zip(fitted.sensitivity, fitted.specificity, strict=True)) or [(None, None)] * len(moved)
+    measured: list[tuple[Counted | None, Counted | None]] = [
+        *zip(fitted.sensitivity, fitted.specificity, strict=True)
+    ] or [(None, None)] * len(moved)
     categories = tuple(
         Category(c, f"shows {c} content", threshold, *rates, measured_on if rates[0] else "")
         for c, threshold, rates in zip(fitted.heads.names, moved, measured, strict=True)
