@@ -28,7 +28,13 @@ def started(seconds: float) -> tuple[subprocess.Popen, int]:
     ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
-        [sys.executable, "-c", WORK, str(seconds)], stdout=subprocess.PIPE, stderr=theirs, env=env, text=True
+        [sys.executable, "-c", WORK, str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=env,
+        text=True,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(theirs)
     return process, ours

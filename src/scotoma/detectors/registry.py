@@ -178,6 +178,7 @@ DETECTORS: dict[str, Entry] = {
         _mhsc,
         {"weights": "file of scripts/convert/mhsc.py, or trained by you", "clip": CLIP},
     ),
+    "zoo-standins": Entry("harmless stand-ins for the five categories, on the zoo's emoji", "image", _zoo_standins),
     "q16": Entry(
         "nearer to inappropriate than to fine", "image", _q16, {"weights": "file with two vectors", "clip": CLIP}
     ),
