@@ -13,6 +13,9 @@ import pytest
 from scotoma.cli.progress import progress
 
 WORK = """
+import signal
+# Where the tests run in the background of a shell, Ctrl-C is ignored and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys, time
 from scotoma.cli.progress import progress
 with progress("drawing [red]pictures[/red]") as report:
@@ -33,8 +36,6 @@ def started(seconds: float) -> tuple[subprocess.Popen, int]:
         stderr=theirs,
         env=env,
         text=True,
-        # Where the tests run in the background of a shell, Ctrl-C is ignored and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(theirs)
     return process, ours
