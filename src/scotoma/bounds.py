@@ -106,7 +106,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 # Letters of other scripts that pass for Latin ones (Cyrillic, Greek, phonetic), after casefold and NFKD.
-_LOOK_ALIKES = str.maketrans(
+LOOK_ALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u051b\u051d\u04bb\u043a\u043c\u0442\u0432\u043d\u04cf"
     "\u03b1\u03b5\u03bf\u03c1\u03c5\u03c7\u03b9\u03ba\u03bd\u03c4\u0131\u0251\u0261\u029f\u0274\u0280\xf8\u0142\u0111",
     "aeopcyxijsdqwhkmtbhl" + "aeopuxikvtiaglnrold",
@@ -277,4 +277,4 @@ def _folded(text: str) -> str:
     """Lower case, no accents, no invisible characters, look-alikes as Latin letters."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     seen = "".join(c for c in decomposed if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
-    return seen.translate(_LOOK_ALIKES)
+    return seen.translate(LOOK_ALIKES)
