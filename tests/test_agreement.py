@@ -72,6 +72,11 @@ def test_without_variation_it_is_undefined():
         assert math.isnan(found.value) and found[2:] == (-1.0, 1.0)
 
 
+def test_a_rater_who_never_varies_is_no_certainty():
+    """p_o = p_e whatever the other says: kappa is 0 in every resample, which says nothing of how far they agree."""
+    assert cohen_kappa(["y", "n"] * 20, ["n"] * 40) == (0.0, 40, -1.0, 1.0)
+
+
 def test_the_interval_covers_at_about_its_level():
     """300 samples of 60 items from raters who are right in 0.8: alpha of an endless sample is known from 20,000 items."""
     rng = random.Random(1)

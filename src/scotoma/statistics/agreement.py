@@ -111,7 +111,7 @@ def _over_items(
 
     Resamples in which it is undefined are left out. Perfect agreement leaves nothing to resample: then a share of at most u
     of items (the exact one-sided bound after none in n) disagrees, each by `worst` at most, in units of what chance gives,
-    and the lower end is 1 - u worst. Undefined, the interval is [-1, 1].
+    and the lower end is 1 - u worst. Undefined, or the same in every resample, the interval is [-1, 1].
     """
     value = statistic(np.arange(n))
     if math.isnan(value):
@@ -123,4 +123,6 @@ def _over_items(
     drawn = np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
     a = tail_of(level)
     low, high = np.nanquantile(drawn, [a, 1 - a])
+    if low == high:  # a rater who says one thing of everything: no resample can differ
+        return Interval(float(value), n, -1.0, 1.0)
     return Interval(float(value), n, min(float(low), value), max(float(high), value))
