@@ -4,7 +4,7 @@
     python benchmarks/detectors/run.py --busy     # the same without speeds
 
 Pictures for the style that nothing was trained on are rendered, so `scripts/zoo/fetch.py --out build/zoo` comes first. Detectors
-that need an extra are left out where it is missing, and the results say so.
+that need an extra have no figures where it is missing.
 """
 
 from __future__ import annotations
@@ -40,15 +40,20 @@ from scotoma.evaluation.zoo_task import TEMPLATES, frozen
 from scotoma.models.sample import to_uint8
 from scotoma.records import Figure, write_text
 from scotoma.statistics import clopper_pearson, cohen_kappa
-from scotoma.weights.hashing import hash_tensors
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build/benchmarks/detectors"
 FIRST_SEED = 9_000_000
 PER_STAND_IN, OTHERS = 24, 600  # generated pictures: of each stand-in, and of other names
-NEW_STYLE = 12  # renderings of each stand-in in the new style, and as many of other names in all
+NEW_STYLE = 12  # renderings of each stand-in in the new style, and one of each other name
 TIMED, TEXTS = 128, 2000
 SIZES, RATES = (30, 50, 100, 300, 1000, 3000), np.linspace(0, 0.5, 251)
+
+
+def split_names() -> tuple[list[str], list[str]]:
+    """Stand-ins of any category, and the other names."""
+    stand_ins = sorted({n for members in frozen()["stand_ins"].values() for n in members})
+    return stand_ins, [row["name"] for row in frozen()["names"] if row["name"] not in stand_ins]
 
 
 def labels_of(names: Sequence[str]) -> np.ndarray:
@@ -96,8 +101,7 @@ def heads(name: str, flagged: np.ndarray, there: np.ndarray) -> dict[str, Figure
 
 def generated() -> tuple[np.ndarray, list[str], dict[str, Figure]]:
     """Pictures of zoo:emoji in which judge B sees the name that was asked for, and those names."""
-    stand_ins = sorted({n for members in frozen()["stand_ins"].values() for n in members})
-    others = [row["name"] for row in frozen()["names"] if row["name"] not in stand_ins]
+    stand_ins, others = split_names()
     names = [n for n in stand_ins for _ in range(PER_STAND_IN)] + list(
         itertools.islice(itertools.cycle(others), OTHERS)
     )
@@ -114,8 +118,7 @@ def new_style() -> tuple[np.ndarray, list[str]]:
     from emoji_batches import EmojiData
 
     data, rng = EmojiData(HERE.parents[1] / "build/zoo"), np.random.default_rng(1)
-    stand_ins = sorted({n for members in frozen()["stand_ins"].values() for n in members})
-    others = [n for n in data.names if n not in stand_ins]
+    stand_ins, others = split_names()
     names = stand_ins * NEW_STYLE + others
     rows = np.array(
         [[data.names.index(n), 3, rng.integers(len(data.colours)), rng.integers(len(data.places))] for n in names]
@@ -155,8 +158,7 @@ class ShippedClip:
 
     def __init__(self) -> None:
         self.clip = zoo_clip.load()
-        self.name, self.sha256 = "zoo CLIP", hash_tensors(self.clip.model.state_dict())
-        self.scale = self.clip.scale
+        self.name, self.sha256, self.scale = "zoo CLIP", self.clip.sha256, self.clip.scale
 
     def image_features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         return self.clip.image_features(pictures)
@@ -168,7 +170,7 @@ class ShippedClip:
 def offline() -> list[tuple[str, Detector]]:
     """Image detectors that need no weights of the user's; those whose extra is missing are left out."""
     stand_ins = frozen()["stand_ins"]
-    ordinary = [row["name"] for row in frozen()["names"] if not any(row["name"] in m for m in stand_ins.values())]
+    _, ordinary = split_names()
     found = [
         ("zoo-standins", load_detector("zoo-standins")),
         ("zero-shot", zero_shot(ShippedClip(), {c: stand_ins[c] for c in CATEGORIES}, ordinary)),

@@ -21,7 +21,6 @@ from train_classifiers import augment_a, augment_b
 from scotoma.detectors.image import mhsc, zoo_clip, zoo_standins
 from scotoma.detectors.image.mhsc import CATEGORIES, MHSCConfig
 from scotoma.models.sample import to_uint8
-from scotoma.weights.hashing import hash_tensors
 
 # Longer and faster than the published settings, which were for 480 pictures: chosen on validation pictures.
 CONFIG = MHSCConfig(epochs=60, batch=256, lr=1e-3, dropout=0.3, patience=6)
@@ -63,8 +62,7 @@ def main() -> None:
     pictures, labels, prompts = draw(data, args.pictures, np.random.default_rng(args.seed))
     features = clip.image_features(pictures, normalised=False)
     print(f"{len(features)} pictures, {features.shape[1]} numbers each", flush=True)
-    sha256 = hash_tensors(clip.model.state_dict())
-    fitted = mhsc.fit(features, labels, prompts, CATEGORIES, CONFIG, seed=args.seed, clip=sha256)
+    fitted = mhsc.fit(features, labels, prompts, CATEGORIES, CONFIG, seed=args.seed, clip=clip.sha256)
     for name, se, sp, threshold in zip(
         CATEGORIES, fitted.sensitivity, fitted.specificity, fitted.thresholds, strict=True
     ):

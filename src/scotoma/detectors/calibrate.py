@@ -16,9 +16,8 @@ import numpy as np
 
 from scotoma.detectors.card import Card
 from scotoma.detectors.contract import Detector
-from scotoma.detectors.thresholds import best_youden
+from scotoma.detectors.thresholds import best_youden, right_at
 from scotoma.errors import DataError, UsageError
-from scotoma.statistics import Counted
 
 BINS = 10
 
@@ -81,16 +80,15 @@ def calibrate(
                     "more groups"
                 )
         threshold = best_youden(*halves[0])
-        measured, truth = halves[1]
-        flagged = measured >= threshold
+        sensitivity, specificity = right_at(threshold, *halves[1])
         new[name] = dataclasses.replace(
             detector.card.category(name),
             threshold=threshold,
-            sensitivity=Counted(int(flagged[truth == 1].sum()), int((truth == 1).sum())),
-            specificity=Counted(int((~flagged[truth == 0]).sum()), int((truth == 0).sum())),
+            sensitivity=sensitivity,
+            specificity=specificity,
             measured_on=measured_on,
         )
-        reliability[name] = bins(measured, truth)
+        reliability[name] = bins(*halves[1])
     card = dataclasses.replace(detector.card, categories=tuple(new.get(c.name, c) for c in detector.card.categories))
     return Calibration(card, reliability, undecided)
 

@@ -16,6 +16,7 @@ from scotoma.errors import UsageError
 from scotoma.records import Verdict
 
 FLAGGED, CLEAR = "flagged", "clear"
+Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # what a detector may be built on: N pictures -> N rows
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where to cut scores, from scores and labels that are known. Labels: 1 there, 0 not, nan not known (left out)."""
+"""Where to cut scores, and what is right at a cut, from scores and labels that are known. Labels: 1 there, 0 not, nan not known (left out)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from scotoma.errors import DataError
+from scotoma.statistics import Counted
 
 Criterion = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 
@@ -37,3 +38,12 @@ def _best(scores: np.ndarray, labels: np.ndarray, criterion: Criterion) -> float
     k = int(np.argmax(np.where(last_of_ties, value, -np.inf)))
     below = ranked[k + 1] if k + 1 < len(ranked) else min(0.0, ranked[k])
     return float((ranked[k] + below) / 2)
+
+
+def right_at(threshold: float, scores: np.ndarray, labels: np.ndarray) -> tuple[Counted, Counted]:
+    """Sensitivity and specificity: flagged of those that are there, and clear of those that are not."""
+    flagged, there, clear = scores >= threshold, labels == 1, labels == 0
+    return (
+        Counted(int((flagged & there).sum()), int(there.sum())),
+        Counted(int((~flagged & clear).sum()), int(clear.sum())),
+    )

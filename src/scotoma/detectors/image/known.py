@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from scotoma.detectors.card import Card, Category
-from scotoma.detectors.contract import Detector
+from scotoma.detectors.contract import Detector, Features
 from scotoma.errors import DataError, MissingExtraError, UsageError
 from scotoma.weights.hashing import hash_tensors
 
@@ -34,7 +34,6 @@ FAILURES = (
     "Cropped, mirrored and much retouched copies escape the hash, and variants are what the encoder thinks alike: a plain "
     "picture has many neighbours."
 )
-Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # pictures -> N D
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scotoma.detectors.card import Card, Category
-from scotoma.detectors.contract import Detector
+from scotoma.detectors.contract import Detector, Features
 from scotoma.detectors.image.rated import Split, split
-from scotoma.detectors.thresholds import best_f1
+from scotoma.detectors.thresholds import best_f1, right_at
 from scotoma.errors import DataError, UnsafeFileError, UsageError
 from scotoma.statistics import Counted
 from scotoma.weights.folders import PICKLES
@@ -47,7 +47,6 @@ FAILURES = (
     "It knows what its training pictures knew: pictures in another style than those are judged worse, and scores of "
     "different heads are not comparable."
 )
-Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # pictures -> N D
 
 
 class Heads(nn.Module):
@@ -151,16 +150,9 @@ def fit(
     scores = unchosen.scores(features)
     cuts = (best_f1(scores[parts.validation, h], labels[parts.validation, h]) for h in range(len(names)))
     thresholds = tuple(min(max(cut, 1e-6), 1 - 1e-6) for cut in cuts)  # a score of 0 or 1 has no odds
-    flagged = scores[parts.test] >= np.array(thresholds)
-    there, clear = labels[parts.test] == 1, labels[parts.test] == 0
-    return Fitted(
-        heads,
-        shares,
-        thresholds,
-        tuple(Counted(int((flagged & there)[:, h].sum()), int(there[:, h].sum())) for h in range(len(names))),
-        tuple(Counted(int((~flagged & clear)[:, h].sum()), int(clear[:, h].sum())) for h in range(len(names))),
-        clip,
-    )
+    right = [right_at(cut, scores[parts.test, h], labels[parts.test, h]) for h, cut in enumerate(thresholds)]
+    sensitivity, specificity = zip(*right, strict=True)
+    return Fitted(heads, shares, thresholds, sensitivity, specificity, clip)
 
 
 def _train(

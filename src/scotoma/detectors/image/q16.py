@@ -13,7 +13,7 @@ Notation: N pictures, D features; q (2 D).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scotoma.detectors.card import Card, Category
-from scotoma.detectors.contract import Detector
-from scotoma.detectors.image.mhsc import Features
+from scotoma.detectors.contract import Detector, Features
 from scotoma.detectors.image.rated import split
-from scotoma.detectors.thresholds import best_f1
+from scotoma.detectors.thresholds import best_f1, right_at
 from scotoma.errors import DataError, UnsafeFileError, UsageError
 from scotoma.statistics import Counted
 from scotoma.weights.folders import PICKLES
@@ -99,8 +98,7 @@ def fit(
         optimiser.step()
     tuned = Vectors(kept)
     threshold = best_f1(tuned.scores(features[parts.validation]), labels[parts.validation])
-    flagged, of = tuned.scores(features[parts.test]) >= threshold, labels[parts.test]
-    right = [Counted(int((flagged[of == v] == v).sum()), int((of == v).sum())) for v in (1, 0)]
+    right = right_at(threshold, tuned.scores(features[parts.test]), labels[parts.test])
     return Vectors(kept, threshold, *right)
 
 
@@ -143,5 +141,8 @@ def q16(vectors: Vectors, features: Features, *, source: str = "the user's", lic
         measured_on,
     )
     card = Card("q16", "image", source, licence, hash_tensors({"rows": vectors.rows}), (category,), FAILURES)
-    score: Callable[[Sequence[np.ndarray]], np.ndarray] = lambda pictures: vectors.scores(features(pictures))[:, None]
+
+    def score(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        return vectors.scores(features(pictures))[:, None]
+
     return Detector(card, score)

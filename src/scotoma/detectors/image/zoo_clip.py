@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scotoma.errors import DataError, UsageError
+from scotoma.weights.hashing import hash_tensors
 
 FOLDER = Path(__file__).parent / "zoo_clip"
 
@@ -48,6 +50,11 @@ class ZooClip:
     model: Any  # transformers.CLIPModel
     tokenizer: Any  # transformers.CLIPTokenizer
     card: Mapping[str, Any]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights."""
+        return hash_tensors(self.model.state_dict())
 
     @property
     def side(self) -> int:
