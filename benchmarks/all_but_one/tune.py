@@ -2,13 +2,14 @@
 
     python benchmarks/all_but_one/tune.py            # writes results/ablation.json, best first; a killed run goes on
 
-One tuning task of frozen.json (its near object), one seed, judge A at the end of the curve. A setting's score is
+One tuning task of frozen.json (its near object), one seed, judge A at the end of the training. A setting's score is
 forgotten + redirected + 2 retained - structure, in which structure is the mean distance of kept pictures from those of
 the unedited model on the same seeds. Reported figures use other concepts, seeds and judge B.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -41,7 +42,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
 
     def add(name: str, config: Any, chosen: dict[str, Any]) -> None:
-        made = arms.train(name, config, model, erasure, SEED, CACHE)
+        made = arms.train(name, dataclasses.replace(config, observe_every=config.iterations), model, erasure, SEED, CACHE)
         end = made.curve[-1]
         score = end["forgotten"] + end["redirected"] + 2 * end["retained"] - end["structure"]
         rows.append({"method": name, **chosen, "score": round(score, 4), **end})
