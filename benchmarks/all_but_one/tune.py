@@ -42,7 +42,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
 
     def add(name: str, config: Any, chosen: dict[str, Any]) -> None:
-        made = arms.train(name, dataclasses.replace(config, observe_every=config.iterations), model, erasure, SEED, CACHE)
+        made = arms.train(
+            name, dataclasses.replace(config, observe_every=config.iterations), model, erasure, SEED, CACHE
+        )
         end = made.curve[-1]
         score = end["forgotten"] + end["redirected"] + 2 * end["retained"] - end["structure"]
         rows.append({"method": name, **chosen, "score": round(score, 4), **end})
