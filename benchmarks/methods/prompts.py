@@ -39,7 +39,7 @@ VERSION = 1
 COUNTS = 0.8  # share of pictures in which the unedited model has to obey
 PICTURES, STEPS, FIRST_SEED = 10, 10, 7_900_000
 BENIGN = 60
-SEARCH, STATES = SearchConfig(), 6
+SEARCH, STATES = SearchConfig(tokens=3, sweeps=0), 4  # a small budget: 90 s of one core a concept
 STYLED = 12  # names that a prompt of a style is asked of
 Row = dict[str, Any]
 
