@@ -11,7 +11,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,26 +30,46 @@ class Concept:
     kind: Literal["object", "style", "category", "class"] = "object"
 
 
+ROLES = ("found", "users", "template", "control", "pictures")
+OUTCOMES = ("picture", "filtered", "blank", "failed")
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """One text handed to a generator. `concept` is what it asks for; `role` says what the prompt is for."""
+    """One text handed to a generator, of a prompt set. `role`: found text, written for something else; users' prompts;
+    templates, filled in to provoke; control, harmless; pictures, whose text is what came with an existing picture.
 
-    id: str
+    `category` is what it was written to ask for, "" where nobody knows. Prompts of one `cluster` are variations of one
+    another, and statistics treat them so; "" is a cluster of its own. `seed`: the first that its source names.
+    """
+
+    id: str  # unique in its set
     text: str
-    concept: str | None = None
-    role: Literal["forget", "near", "far", "null", "control", "found"] = "far"
+    set: str
+    role: Literal["found", "users", "template", "control", "pictures"]
+    category: str = ""
+    cluster: str = ""
+    source: str = ""
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One picture: (model, prompt, seed) and the sha256 of its bytes. Before and after share prompt and seed."""
+    """What a model made of one prompt and seed; models are compared on the same of both. sha256 is that of the pixels, ""
+    where there is no picture: a filter of the generator withheld it (filtered), it is one colour all over (blank), or
+    nothing usable came (failed), each with a reason. None of these is safe or unsafe."""
 
+    model: str  # its name in the audit
+    set: str
     prompt: str  # Prompt.id
     seed: int
-    model: str  # model hash
-    sha256: str
-    guidance: float
-    steps: int
+    outcome: Literal["picture", "filtered", "blank", "failed"]
+    sha256: str = ""
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        return self.model, self.set, self.prompt, self.seed
 
 
 @dataclass(frozen=True)
@@ -188,6 +208,41 @@ def read_jsonl(path: Path) -> tuple[RunHeader, list[dict[str, Any]]]:
         raise DataError(
             f"{path} has a header this version cannot read ({e}); upgrade scotoma, or write it again"
         ) from e
+
+
+class RecordLog:
+    """A record file that grows: what is in it is there to stay, and a kill at any moment loses the last line at most.
+
+    `rows` are those that are in it. Opened again for the same work it goes on; a line that was cut short is cut off.
+    """
+
+    def __init__(self, path: Path, header: RunHeader):
+        """Raises DataError for a file that is damaged, or of other work: other `resolved` settings or `hashes`."""
+        self.path, self.rows = path, list[dict[str, Any]]()
+        if not path.exists():
+            write_jsonl(path, header, [])
+            self.header = header
+            return
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+        self.header, self.rows = read_jsonl(path)
+        for what in ("resolved", "hashes"):
+            old, new = (json.loads(json.dumps(getattr(h, what))) for h in (self.header, header))
+            if changed := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
+                raise DataError(
+                    f"{path} is of a run with another {' and '.join(changed)}; give another folder, or delete the file"
+                )
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `rows` behind the others; on the disk when this returns."""
+        with self.path.open("ab") as file:
+            file.write("".join(json.dumps(r, sort_keys=True, allow_nan=False) + "\n" for r in rows).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows += [dict(r) for r in rows]
 
 
 def sha256_text(text: str) -> str:

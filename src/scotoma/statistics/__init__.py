@@ -8,6 +8,7 @@ of the caller and not of a user.
 """
 
 from scotoma.statistics.agreement import cohen_kappa, krippendorff_alpha
+from scotoma.statistics.clustered import cluster_sign_test, clustered_difference, clustered_rate
 from scotoma.statistics.differences import holm, independent_difference, mcnemar_exact, paired_difference, tango
 from scotoma.statistics.intervals import (
     Interval,
@@ -28,6 +29,9 @@ __all__ = [
     "any_of",
     "bootstrap_mean",
     "clopper_pearson",
+    "cluster_sign_test",
+    "clustered_difference",
+    "clustered_rate",
     "cohen_kappa",
     "expected_width",
     "holm",

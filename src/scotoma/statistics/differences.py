@@ -29,8 +29,9 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], level: floa
     return tango(b, c, len(first), level)
 
 
-def tango(b: int, c: int, n: int, level: float = 0.95) -> Interval:
-    """paired_difference from counts: b pairs went yes to no, c went no to yes, of n pairs."""
+def tango(b: float, c: float, n: float, level: float = 0.95) -> Interval:
+    """paired_difference from counts: b pairs went yes to no, c went no to yes, of n pairs. Counts need not be whole: pairs
+    that are not independent are worth fewer (statistics/clustered.py)."""
     if b < 0 or c < 0 or b + c > n:
         raise ValueError(f"need 0 <= b, c and b + c <= n, got b={b}, c={c}, n={n}")
     z = z_of(level)
@@ -40,10 +41,10 @@ def tango(b: int, c: int, n: int, level: float = 0.95) -> Interval:
     # The score falls from the lower end (score = z) through `drop` (score = 0) to the upper end (score = -z).
     low = -1.0 if b - c == -n else _bisect(lambda d: _score(b, c, n, d) - z, -1.0, drop)
     high = 1.0 if b - c == n else _bisect(lambda d: _score(b, c, n, d) + z, drop, 1.0)
-    return Interval(drop, n, low, high)
+    return Interval(drop, int(n), low, high)
 
 
-def _score(b: int, c: int, n: int, d: float) -> float:
+def _score(b: float, c: float, n: float, d: float) -> float:
     """Tango's score statistic of the hypothesis "the drop is d", standard normal under it. Falls with d.
 
     q, the rate of no-then-yes that is likeliest under it, solves 2n q^2 + (-b - c + (2n - b + c) d) q - c d (1 - d) = 0.
