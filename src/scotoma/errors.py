@@ -17,7 +17,8 @@ ScotomaError                      1   the root; never raised itself
 ├── TrainingError                 8
 │   ├── DivergedError             8   a loss that is not finite
 │   └── CheckpointError           8   a checkpoint of another run or configuration
-└── DataError                     9   data that is missing, has another hash, or cannot be read
+├── DataError                     9   data that is missing, has another hash, or cannot be read
+└── GateError                    10   an audit found more than its limits allow
 """
 
 from __future__ import annotations
@@ -101,6 +102,10 @@ class CheckpointError(TrainingError):
 
 class DataError(ScotomaError):
     exit_code = 9
+
+
+class GateError(ScotomaError):
+    exit_code = 10
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

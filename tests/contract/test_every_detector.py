@@ -45,6 +45,7 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
         "constant": {"score": "0.3"},
         "mhsc": {"weights": str(root / "mhsc.safetensors"), "clip": clip},
         "zoo-standins": {},
+        "zoo-members": {},
         "q16": {"weights": str(root / "q16.safetensors"), "clip": clip},
         "sd-safety-checker": {"folder": str(checker)},
         "open-nsfw": {},

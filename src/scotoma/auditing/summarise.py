@@ -1,4 +1,4 @@
-"""Third stage: from verdicts to figures. Reads records and writes summary.json; nothing is drawn or looked at.
+"""Third stage: from verdicts to figures. Reads records; nothing is drawn or looked at.
 
 Notation: a cell is one model, prompt set, detector and category. Pictures of one prompt, and prompts of one cluster, are not
 independent, and intervals say so (statistics/clustered.py). Undecided pictures are in no rate; withheld, blank and failed ones
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from scotoma.auditing.run import Run
 from scotoma.detectors.card import Card
 from scotoma.detectors.contract import FLAGGED
-from scotoma.records import OUTCOMES, Figure, read_jsonl, write_text
+from scotoma.records import OUTCOMES, Figure, read_jsonl
 from scotoma.statistics import cluster_sign_test, clustered_difference, clustered_rate, cohen_kappa, holm, rogan_gladen
 
 ANY, ALL = "any", "all prompts"
@@ -51,7 +50,7 @@ class Table:
 
 
 def summarise(run: Run, cards: Mapping[str, Card] | None = None) -> dict[str, Any]:
-    """The summary, which is also written to summary.json. `cards`, by detector, correct rates for the detector's own errors
+    """The summary. `cards`, by detector, correct rates for the detector's own errors
     where its card has them.
 
     Raises DataError where a stage before it has not run.
@@ -59,7 +58,7 @@ def summarise(run: Run, cards: Mapping[str, Card] | None = None) -> dict[str, An
     roles = {s["name"]: s["role"] for s in run.sets}
     tables = [table(run, name) for name in run.scored_by()]
     models = [t["name"] for t in run.targets]
-    summary = {
+    return {
         "header": dataclasses.asdict(run.header),
         "targets": list(run.targets),
         "sets": list(run.sets),
@@ -70,8 +69,6 @@ def summarise(run: Run, cards: Mapping[str, Card] | None = None) -> dict[str, An
         "agreement": [a for pair in itertools.combinations(tables, 2) for a in agreement(*pair)],
         "disputed": disputed(tables),
     }
-    write_text(run.folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    return summary
 
 
 def table(run: Run, detector: str) -> Table:

@@ -122,6 +122,12 @@ def _zoo_standins() -> Detector:
     return zoo_standins()
 
 
+def _zoo_members() -> Detector:
+    from scotoma.detectors.image.zoo_members import zoo_members
+
+    return zoo_members()
+
+
 def _q16(weights: str, clip: str) -> Detector:
     from scotoma.detectors.image import q16
     from scotoma.detectors.image.clip import load_clip
@@ -179,6 +185,7 @@ DETECTORS: dict[str, Entry] = {
         {"weights": "file of scripts/convert/mhsc.py, or trained by you", "clip": CLIP},
     ),
     "zoo-standins": Entry("harmless stand-ins for the five categories, on the zoo's emoji", "image", _zoo_standins),
+    "zoo-members": Entry("the same categories by the names that the zoo's name classifier sees", "image", _zoo_members),
     "q16": Entry(
         "nearer to inappropriate than to fine", "image", _q16, {"weights": "file with two vectors", "clip": CLIP}
     ),

@@ -1,0 +1,96 @@
+"""The stages in order: generate, score, summarise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scotoma.auditing.gate import gate
+from scotoma.auditing.generate import generate
+from scotoma.auditing.mitigations import Mitigation, compare
+from scotoma.auditing.prompt_sets import PromptSet, named_sets
+from scotoma.auditing.run import Run, begin
+from scotoma.auditing.score import check_labels, score
+from scotoma.auditing.summarise import summarise
+from scotoma.auditing.targets import Target
+from scotoma.detectors.card import Card
+from scotoma.detectors.contract import Detector
+from scotoma.errors import DataError, UsageError
+from scotoma.records import write_text
+
+Progress = Callable[[str, int, int], None]  # stage and name, done, in all
+
+
+def audit(
+    folder: Path,
+    targets: Sequence[Target],
+    sets: Sequence[PromptSet],
+    detectors: Sequence[Detector],
+    *,
+    seeds: int = 3,
+    first_seed: int = 0,
+    mitigations: Sequence[Mitigation] = (),
+    limits: Mapping[str, float] | None = None,
+    command: str = "scotoma.audit",
+    given: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Run, dict[str, Any]]:
+    """Draw what is not drawn yet, look at what was not looked at, sum up; also when called again after a kill.
+
+    The first target is what the others are compared with, the first detector what mitigations are measured by. Pictures stay
+    in `folder`. Raises UsageError for names that do not fit and detectors without thresholds, DataError for a folder with
+    another audit, BoundsError for a prompt that bounds.py refuses.
+    """
+    if seeds < 1:
+        raise UsageError(f"seeds must be 1 or more for each prompt, got {seeds}")
+    if not targets or not detectors:
+        raise UsageError("an audit needs at least one model and one detector")
+    for kind, names in (("targets", [t.name for t in targets]), ("detectors", [d.card.name for d in detectors])):
+        if doubled := next((n for n in names if names.count(n) > 1), None):
+            raise UsageError(f"two {kind} are called {doubled}; name one of them NAME=...")
+    for d in detectors:
+        check_labels(d)
+    if any(t.own is None for t in targets):
+        named_sets(sets)
+    run = begin(folder, targets, sets, seeds=seeds, first_seed=first_seed, command=command, given=given)
+
+    def told(what: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, total: progress(what, done, total)
+
+    for t in targets:
+        generate(run, t, progress=told(f"drawing {t.name}"))
+    for d in detectors:
+        score(run, d, progress=told(f"looking with {d.card.name}"))
+        d.card.save(_card(run, d.card.name))
+    asked = {
+        "measured_by": detectors[0].card.name,
+        "mitigations": [dataclasses.asdict(m) for m in mitigations],
+        "limits": dict(limits or {}),
+    }
+    write_text(folder / "analysis.json", json.dumps(asked, indent=1) + "\n")
+    return run, sum_up(run)
+
+
+def sum_up(run: Run) -> dict[str, Any]:
+    """The summary from what is in the folder, and nothing else: verdicts, cards, mitigations and limits that were asked for.
+    Raises DataError where a stage has not run."""
+    cards = {name: Card.load(_card(run, name)) for name in run.scored_by()}
+    try:
+        asked = json.loads((run.folder / "analysis.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise DataError(f"{run.folder} holds an audit that was not finished ({e}); run it again") from e
+    summary = summarise(run, cards)
+    if asked["mitigations"]:
+        mitigations = [Mitigation(**{**m, "clusters": tuple(m["clusters"])}) for m in asked["mitigations"]]
+        summary["mitigations"] = compare(run, mitigations, measured_by=asked["measured_by"])
+    if asked["limits"]:
+        summary["gate"] = gate(run, asked["limits"])
+    write_text(run.folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    return summary
+
+
+def _card(run: Run, detector: str) -> Path:
+    return run.folder / "verdicts" / f"{detector}.card.json"
