@@ -1,7 +1,7 @@
 """All but One on zoo:emoji beside ESD and concept ablation: what goes, what stays, and where.
 
-    python benchmarks/all_but_one/run.py             # the core table; needs a quiet machine at its start, for timings
-    python benchmarks/all_but_one/run.py --busy      # the same without timings
+    python benchmarks/all_but_one/run.py             # the core table
+    python benchmarks/all_but_one/run.py --timings   # the timings alone, for the same results file; needs a quiet machine
     python benchmarks/all_but_one/run.py --full      # ESD on three layer groups, and five seeds
 
 Trainings and pictures are kept under build/benchmarks/all_but_one: a killed run goes on. Judge B judges; tasks and seeds
@@ -266,25 +266,25 @@ def minutes(model: Model, tasks: Sequence[arms.Erasure]) -> dict[str, Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--busy", action="store_true", help="leave the timings out, which need a quiet machine")
+    parser.add_argument("--timings", action="store_true", help="time the trainings alone, on a quiet machine")
     parser.add_argument("--full", action="store_true", help="two more arms, five seeds")
     args = parser.parse_args()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
     model = api.load("zoo:emoji")
     four = ("near object", "far object", "style", "to nothing")
     tasks = [arms.Erasure(t["task"], t["concept"], t["instead"]) for t in frozen()["reporting"] if t["task"] in four]
-    figures: dict[str, Figure] = {}
-    if not args.busy:
+    if args.timings:
         recording.require_quiet()
-        figures |= minutes(model, tasks)
-    figures |= economy(model, tasks[0])
+        recording.write(HERE, begun, minutes(model, tasks), keep=True)
+        return
+    figures = economy(model, tasks[0])
     chosen = [*ARMS, *(MORE_ARMS if args.full else ())]
     seeds = range(5 if args.full else 2)
     results = [examine(arm, task, seed, model) for seed in seeds for task in tasks for arm in chosen]
     figures |= table(results) | against_esd(results) | beside(results, model)
     curves = {f"{r.arm} {r.erasure.label} {r.seed}": r.made.curve for r in results}
     write_text(HERE / "results/curves.json", json.dumps(curves) + "\n")
-    recording.write(HERE, begun, figures, keep=args.busy)
+    recording.write(HERE, begun, figures, keep=True)
 
 
 if __name__ == "__main__":

@@ -112,18 +112,25 @@ def make(arm: str, model: Model, erasure: Erasure, seed: int) -> Made:
     return made_by(STAGES[arm], model, erasure, seed)
 
 
-def made_by(stages: Sequence[tuple[str, Any]], model: Model, erasure: Erasure, seed: int) -> Made:
+def made_by(stages: Sequence[tuple[str, Any]], model: Model, erasure: Erasure, seed: int, cache: Path = CACHE) -> Made:
     """The stages one after another, each on top of those before."""
     now, done = model, []
     for name, config in stages:
-        stage = _train(name, config, model, now, erasure, seed, [s.edit.id for s in done])
+        stage = _train(name, config, model, now, erasure, seed, [s.edit.id for s in done], cache)
         now = stage.edit.apply(now)
         done.append(stage)
     return Made(now, tuple(done))
 
 
 def _train(
-    name: str, config: Any, unedited: Model, model: Model, erasure: Erasure, seed: int, before: Sequence[str]
+    name: str,
+    config: Any,
+    unedited: Model,
+    model: Model,
+    erasure: Erasure,
+    seed: int,
+    before: Sequence[str],
+    cache: Path,
 ) -> Kept:
     chosen = method(name)
     concepts, instead = named(model, erasure.concept, "" if chosen.leaves == "mosaic" else erasure.instead)
@@ -140,4 +147,4 @@ def _train(
         return chosen.run(model, concepts, instead, config, seed=seed, folder=folder, **handed)  # type: ignore[no-any-return]
 
     key = [model.hash(), name, erasure.concept, erasure.instead, seed, dataclasses.asdict(config), *before]
-    return kept(run, [*key, erasure.held()], CACHE)
+    return kept(run, [*key, erasure.held()], cache)

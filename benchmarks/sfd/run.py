@@ -1,7 +1,7 @@
 """SFD on zoo:fashion-mnist: what is forgotten, what it costs, how fast; beside baselines and ablations.
 
-    python benchmarks/sfd/run.py                 # the core table; needs a quiet machine at its start, for the timings
-    python benchmarks/sfd/run.py --busy          # the same without timings
+    python benchmarks/sfd/run.py                 # the core table
+    python benchmarks/sfd/run.py --timings       # the timings alone, for the same results file; needs a quiet machine
     python benchmarks/sfd/run.py --full          # every pair and five seeds
 
 Erasures and pictures are kept under build/benchmarks/sfd: a killed run goes on. Judge B judges; pairs and seeds are used
@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,6 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
     """SFD against the same run with forget weight 0 and against the teacher, pooled over tasks and seeds."""
     figures: dict[str, Figure] = {}
     found: list[tuple[Task, Measured, Measured, Measured]] = []
-    seconds: list[float] = []
     multi: dict[int, list[np.ndarray]] = {n: [] for n in STEPS}
     guided: dict[int, list[np.ndarray]] = {n: [] for n in STEPS}
     plain = dataclasses.replace(CONFIG, forget_weight=0.0, forget_weight_score=0.0)
@@ -148,12 +148,11 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
             reference = arms.by_sfd(model, task.concept, task.instead, seed, CACHE, plain)
             after, before = measure(made.model, task), measure(reference.model, task)
             found.append((task, after, before, teacher))
-            seconds.append(made.seconds)
             for count in STEPS:
                 multi[count].append(many_steps(made.model, model, task, 1.0, count))
                 guided[count].append(many_steps(made.model, model, task, GUIDED, count, 250))
             name = f"{task.label}_seed{seed}"
-            figures |= rows(name, after) | {f"{name}_seconds": recording.number(made.seconds)}
+            figures |= rows(name, after)
             figures[f"{name}_retained_drop"] = drop([before.right], [after.right])
             figures |= {f"{name}_reference_{k}": f for k, f in rows("", before).items() if k in ("retained", "fid")}
     with_alternative = [f for f in found if f[0].instead]
@@ -162,7 +161,6 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
     figures["fashion_retained_drop"] = drop([b.right for _, _, b, _ in found], [a.right for _, a, _, _ in found])
     figures["fashion_fid_ratio_unforgotten"] = ratio([a.fid for _, a, _, _ in found], [b.fid for _, _, b, _ in found])
     figures["fashion_fid_ratio_teacher"] = ratio([a.fid for _, a, _, _ in found], [t.fid for *_, t in found])
-    figures["fashion_minutes"] = recording.number(max(seconds) / 60)
     figures["fashion_forgotten_worst"] = min((share([a.gone]) for _, a, _, _ in found), key=lambda f: f.value or 0)
     figures["fashion_redirected_worst"] = min(
         (share([a.redirected]) for _, a, _, _ in with_alternative), key=lambda f: f.value or 0
@@ -210,7 +208,7 @@ def table(task: Task, model: Model) -> dict[str, Figure]:
             print(f"{name}: not trained, left out", file=sys.stderr)
             continue
         figures |= rows(f"{name}", measure(one.model, task))
-        figures[f"{name}_seconds"] = recording.number(one.seconds)
+        figures[f"{name}_seconds"] = Figure(one.seconds, 0, interval="none", note="the machine was not kept quiet")
         figures[f"{name}_calls"] = recording.number(one.calls)
     t_init = model.denoiser().schedule.t_for_sigma(CONFIG.sigma_init)
     one_call = as_student(model, scheduler_config(model.scheduler, t_init))
@@ -245,6 +243,13 @@ def speed(task: Task, model: Model) -> dict[str, Figure]:
     }
 
 
+def whole_run(task: Task, model: Model) -> dict[str, Figure]:
+    """Seconds of one erasure as it is by default, points of the curve included, nothing kept from before."""
+    with tempfile.TemporaryDirectory() as fresh:
+        made = arms.by_sfd(model, task.concept, task.instead, 0, Path(fresh), CONFIG)
+    return {"fashion_seconds": recording.number(made.seconds), "fashion_minutes": recording.number(made.seconds / 60)}
+
+
 def time_to_forget(task: Task, model: Model) -> dict[str, Figure]:
     """Both loops at their own best of three learning rates: seconds of training until 98 % are forgotten and what is
     retained is within two points of its end (judge A). Curves go to results/time_to_forget.json."""
@@ -274,22 +279,22 @@ def time_to_forget(task: Task, model: Model) -> dict[str, Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--busy", action="store_true", help="leave the timings out, which need a quiet machine")
+    parser.add_argument("--timings", action="store_true", help="the timings alone, on a quiet machine")
     parser.add_argument("--full", action="store_true", help="every reporting pair and the mixture, five seeds")
     args = parser.parse_args()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
-    if not args.busy:
-        recording.require_quiet()
     model = api.load("zoo:fashion-mnist")
     pairs = [Task(p["concept"], p["instead"]) for p in frozen()["fashion"]["reporting"]]
     tasks = [*pairs, Task(pairs[2].concept, "")] if args.full else [*pairs[:2], Task(pairs[2].concept, "")]
-    figures = {} if args.busy else speed(pairs[0], model) | time_to_forget(pairs[0], model)
-    figures |= core(tasks, range(5 if args.full else 2), model) | table(pairs[0], model)
-    if args.busy:
-        figures = {name: f for name, f in figures.items() if not name.endswith(("seconds", "minutes"))}
+    if args.timings:
+        recording.require_quiet()
+        figures = speed(pairs[0], model) | whole_run(pairs[0], model) | time_to_forget(pairs[0], model)
+        recording.write(HERE, begun, figures, keep=True)
+        return
+    figures = core(tasks, range(5 if args.full else 2), model) | table(pairs[0], model)
     curves = {path.parent.name: json.loads(path.read_text()) for path in sorted(CACHE.glob("*/seconds.json"))}
     write_text(HERE / "results/curves.json", json.dumps(curves) + "\n")
-    recording.write(HERE, begun, figures)
+    recording.write(HERE, begun, figures, keep=True)
 
 
 if __name__ == "__main__":
