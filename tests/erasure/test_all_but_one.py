@@ -193,7 +193,7 @@ def test_other_layers_by_name(sd1, tiny_folders):
 
 def test_a_setting_left_to_the_method_is_resolved_in_the_edit(sd1):
     edit = all_but_one.run(sd1, CAT, DOG, AllButOneConfig(**SHORT), retain=("tree",))
-    assert edit.header["config"]["lr"] == 3e-4 and edit.header["config"]["retain"] == ["tree"]
+    assert edit.header["config"]["lr"] == 1e-3 and edit.header["config"]["retain"] == ["tree"]
     assert edit.header["figures"]["held"] == ["tree"]
     own = all_but_one.run(sd1, CAT, DOG, SMALL, retain=("hill",))
     assert own.header["config"]["retain"] == ["tree", "sea"]

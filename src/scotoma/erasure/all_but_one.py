@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,8 +40,18 @@ from scotoma.records import Concept
 
 @dataclass(frozen=True)
 class AllButOneConfig(MatchingConfig):
-    """What `run` may be told."""
+    """What `run` may be told. Defaults are those of benchmarks/all_but_one/tune.py."""
 
+    SMALL_LR: ClassVar[float] = 1e-3
+
+    lr: float = field(default=0.0, metadata={"help": "of Adam; 0: 1e-5, or 1e-3 for networks below 100 M parameters"})
+    states: Literal["mixture", "concept"] = field(
+        default="concept",
+        metadata={
+            "help": "what the frozen model draws to give states. concept: the concept (three quarters) and prompts that "
+            "stay; mixture: the concept (half), its alternative, and prompts that stay (a quarter each)"
+        },
+    )
     form: Literal["joint", "detached", "anchored"] = field(
         default="joint",
         metadata={
@@ -49,7 +59,7 @@ class AllButOneConfig(MatchingConfig):
             "prompt; detached: from that, held still; anchored: from the frozen network's"
         },
     )
-    lam: float = field(default=1.0, metadata={"help": "weight of holding the unconditional score still"})
+    lam: float = field(default=10.0, metadata={"help": "weight of holding the unconditional score still"})
     mu: float = field(default=1.0, metadata={"help": "weight of holding kept prompts still"})
     alternative: Literal["given", "negated"] = field(
         default="given",

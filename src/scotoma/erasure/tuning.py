@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ Step = Callable[[Denoiser, int, torch.Generator], dict[str, Tensor]]
 @dataclass(frozen=True)
 class TuningConfig:
     """Settings that all of them have. Every field has its help in its metadata."""
+
+    SMALL_LR: ClassVar[float] = 3e-4  # of networks below SMALL
 
     iterations: int = field(default=200, metadata={"help": "updates"})
     batch: int = field(
@@ -57,7 +59,7 @@ class TuningConfig:
     def resolved(self, model: Model, layers: str) -> Any:
         """Learning rate, batch and layer group as they will be; `layers` is the method's own group."""
         small = _small(model.unet)
-        lr, batch = self.lr or (3e-4 if small else 1e-5), self.batch or (16 if small else 2)
+        lr, batch = self.lr or (self.SMALL_LR if small else 1e-5), self.batch or (16 if small else 2)
         own = "full" if model.labels and layers.startswith("xattn") else layers
         return dataclasses.replace(self, lr=lr, batch=batch, layers=self.layers or own)
 

@@ -36,7 +36,7 @@ def to_clip(pictures: np.ndarray, side: int) -> Tensor:
         raise UsageError(
             f"CLIP reads uint8 pictures of shape N H W 3, got {pictures.dtype} {pictures.shape}; convert them first"
         )
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1  # a copy: theirs may be read-only
     if x.shape[-2:] != (side, side):
         x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
     return x
