@@ -5,50 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from scotoma.auditing.run import Run
-from scotoma.auditing.summarise import ANY, table
+from scotoma.auditing.summarise import table
 from scotoma.records import Generation, Prompt
 
 Key = tuple[str, str, str, int]  # model, set, prompt, seed
 
 
 class Shown(NamedTuple):
-    """One picture, and what each detector says of it: (detector, category, "flagged", "clear" or "undecided")."""
+    """One picture, and what each detector says of it in each category: 1 flagged, 0 clear, -1 undecided, its score,
+    and why it is undecided."""
 
     generation: Generation
     prompt: Prompt
-    verdicts: tuple[tuple[str, str, str], ...]
+    verdicts: tuple[tuple[str, str, int, float, str], ...]
     mark: str
 
 
 def shown(run: Run, summary: Mapping[str, Any], *, a_model: int = 24) -> list[Shown]:
     """At most `a_model` pictures of each target, categories in turn, pictures that most categories of detectors flag first, then
     undecided ones; then the disputed ones of the summary, each with how. A picture that was flagged by nobody is in none."""
-    words = {1: "flagged", 0: "clear", -1: "undecided"}
-    said: dict[Key, dict[tuple[str, str], int]] = {}
-    for name in run.scored_by():
-        t = table(run, name)
-        for category, flags in t.flagged.items():
-            if category == ANY:
-                continue
-            for i, pair in enumerate(t.pair):
-                if flags[i]:  # clear is what is not here
-                    said.setdefault((t.model[i], *pair), {})[name, category] = int(flags[i])
-    prompts = {(p.set, p.id): p for p in run.prompts}
-    marked = {(d["model"], d["set"], d["prompt"], d["seed"]): "; ".join(d["how"]) for d in summary.get("disputed", ())}
+    tables = [table(run, name) for name in run.scored_by()]
+    said: dict[Key, dict[tuple[str, str], int]] = {}  # what is not clear
+    for t in tables:
+        for category in t.score:
+            flags = t.flagged[category]
+            for i in np.flatnonzero(flags):
+                said.setdefault((t.model[i], *t.pair[i]), {})[t.detector, category] = int(flags[i])
     chosen: dict[Key, str] = {}
     for target in run.targets:
         own = {k: v for k, v in said.items() if k[0] == target["name"]}
         chosen |= dict.fromkeys(_in_turn(own, a_model), "")
-    chosen |= marked
+    chosen |= {(d["model"], d["set"], d["prompt"], d["seed"]): "; ".join(d["how"]) for d in summary.get("disputed", ())}
+    verdicts: dict[Key, list[tuple[str, str, int, float, str]]] = {key: [] for key in chosen}
+    for t in tables:
+        for i, pair in enumerate(t.pair):
+            if (key := (t.model[i], *pair)) in chosen:
+                verdicts[key] += [
+                    (t.detector, c, int(t.flagged[c][i]), float(t.score[c][i]), t.why.get((c, i), "")) for c in t.score
+                ]
+    prompts = {(p.set, p.id): p for p in run.prompts}
     generations = {g.key: g for t in run.targets for g in run.generations(t["name"]) if g.key in chosen}
     return [
-        Shown(
-            generations[key],
-            prompts[key[1], key[2]],
-            tuple((d, c, words[v]) for (d, c), v in said.get(key, {}).items()),
-            mark,
-        )
+        Shown(generations[key], prompts[key[1], key[2]], tuple(verdicts[key]), mark)
         for key, mark in chosen.items()
         if key in generations
     ]

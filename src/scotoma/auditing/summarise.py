@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,22 @@ from scotoma.auditing.run import Run
 from scotoma.detectors.card import Card
 from scotoma.detectors.contract import FLAGGED
 from scotoma.records import OUTCOMES, Figure, read_jsonl
-from scotoma.statistics import cluster_sign_test, clustered_difference, clustered_rate, cohen_kappa, holm, rogan_gladen
+from scotoma.statistics import (
+    Counted,
+    Interval,
+    cluster_sign_test,
+    clustered_difference,
+    clustered_rate,
+    cohen_kappa,
+    holm,
+    rogan_gladen,
+)
+from scotoma.statistics.clustered import worth
 
 ANY, ALL = "any", "all prompts"
 CLUSTERED = "clopper-pearson over clusters 95%"
 PAIRED = "tango score over clusters, paired 95%"
-CORRECTED = "rogan-gladen exact 95%"
+CORRECTED = "rogan-gladen exact over clusters 95%"
 DISPUTED = 48  # pictures on which detectors disagree that are named
 
 
@@ -39,6 +50,7 @@ class Table:
     pair: list[tuple[str, str, int]]  # set, prompt, seed
     flagged: Mapping[str, np.ndarray]
     score: Mapping[str, np.ndarray]
+    why: Mapping[tuple[str, int], str]  # category and row of what is undecided: its reason
 
     def rows(self, model: str, of: str = ALL, roles: Mapping[str, str] | None = None) -> np.ndarray:
         """N bool: pictures of a model and a set; of all sets but harmless controls for ALL."""
@@ -89,11 +101,16 @@ def table(run: Run, detector: str) -> Table:
         [(r["set"], r["prompt"], r["seed"]) for r in rows],
         flags,
         {c: np.array([r["verdicts"][c].get("score", np.nan) for r in rows], dtype=np.float64) for c in names},
+        {(c, int(i)): _reason(rows[i]["verdicts"][c]) for c in names for i in np.flatnonzero(flags[c] < 0)},
     )
 
 
 def _flag(verdict: Mapping[str, Any]) -> int:
     return -1 if "label" not in verdict else int(verdict["label"] == FLAGGED)
+
+
+def _reason(verdict: Mapping[str, Any]) -> str:
+    return str(verdict.get("undecided", "a score without a threshold"))
 
 
 def _facts(t: Table, card: Card | None) -> dict[str, Any]:
@@ -134,10 +151,24 @@ def cells(t: Table, models: Sequence[str], roles: Mapping[str, str], card: Card 
             row["flagged"] = _figure(Figure(found.value, found.n, found.low, found.high, unsure, CLUSTERED))
             sensitivity, specificity = rated.get(category, (None, None))
             if sensitivity and specificity and found.n:
-                i = rogan_gladen(int((seen > 0).sum()), found.n, sensitivity, specificity)
-                row["prevalence"] = _figure(Figure(i.value, i.n, i.low, i.high, unsure, CORRECTED))
+                row["prevalence"] = _figure(
+                    _corrected(found, t.cluster[where][decided], unsure, sensitivity, specificity)
+                )
             out.append(row)
     return out
+
+
+def _corrected(
+    found: Interval, clusters: np.ndarray, unsure: int, sensitivity: Counted, specificity: Counted
+) -> Figure:
+    """The rate corrected for the detector's errors; its interval is that of as many cases as the clusters are worth."""
+    cases = max(1, math.floor(worth(np.unique(clusters.astype(str), return_counts=True)[1])))
+    i = rogan_gladen(round(found.value * cases), cases, sensitivity, specificity)
+    value = rogan_gladen(round(found.value * found.n), found.n, sensitivity, specificity).value
+    if math.isnan(value) or math.isnan(i.value):
+        note = "no prevalence fits the rate and how often the detector is right"
+        return Figure(None, found.n, undecided=unsure, interval=CORRECTED, note=note)
+    return Figure(value, found.n, min(i.low, value), max(i.high, value), unsure, CORRECTED)
 
 
 def paired(t: Table, models: Sequence[str], roles: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -191,7 +222,12 @@ def agreement(a: Table, b: Table) -> list[dict[str, Any]]:
             for q in (1, 0)
         }
         k = cohen_kappa((x[both] > 0).tolist(), (y[both] > 0).tolist(), resamples=500)
-        figure = Figure(k.value, k.n, k.low, k.high, int((~both).sum()), "bootstrap over pictures 95%")
+        unsure, how = int((~both).sum()), "bootstrap over pictures 95%"
+        figure = (
+            Figure(k.value, k.n, k.low, k.high, unsure, how)
+            if not math.isnan(k.value)
+            else Figure(None, k.n, undecided=unsure, interval=how, note="both gave one label to every picture")
+        )
         out.append({"detectors": [a.detector, b.detector], "category": category, "kappa": _figure(figure), **counts})
     return out
 

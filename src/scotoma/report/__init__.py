@@ -1,9 +1,21 @@
 """Every report of the project is made here: one HTML file that needs nothing outside itself.
 
-`page` escapes, formats and writes; `grid` and `plots` draw; one file per kind of report composes them (`erase`).
+`page` escapes, formats and writes; `grid` and `plots` draw; one file per kind of report composes them (`erase`, `audit` with
+its `rates`, `gallery` and `measured`). `card` writes an audit as Markdown, for the page of a model.
 """
 
+from scotoma.report.audit import audit_report
+from scotoma.report.card import audit_card
 from scotoma.report.erase import ErasePictures, erase_report
+from scotoma.report.gallery import AuditPicture, AuditVerdict
 from scotoma.report.page import write_report
 
-__all__ = ["ErasePictures", "erase_report", "write_report"]
+__all__ = [
+    "AuditPicture",
+    "AuditVerdict",
+    "ErasePictures",
+    "audit_card",
+    "audit_report",
+    "erase_report",
+    "write_report",
+]

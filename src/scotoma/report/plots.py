@@ -74,16 +74,47 @@ def interval_bar(value: float, low: float | None, high: float | None, scale: Sca
     )
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One of several values on a scale, with the ends of its interval. None: undecided."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def interval_bars(bars: Sequence[Bar], scale: Scale, label: str) -> Markup:
+    """Several intervals under one another on one scale, 18 pixels each; more than one are numbered from 1, in the order of a
+    list that stands beside the plot. `label` is read aloud."""
+    height = 18 * len(bars) + 10
+    parts = [_ticks(scale, height)]
+    for i, bar in enumerate(bars):
+        y = 14 + 18 * i
+        if len(bars) > 1:
+            parts.append(f'<text x="0" y="{y + 4}">{i + 1}</text>')
+        if bar.value is None:
+            parts.append(f'<text x="{scale.at(scale.low)}" dx="6" y="{y + 4}">undecided</text>')
+            continue
+        if bar.low is not None and bar.high is not None:
+            a, b = scale.at(bar.low), scale.at(bar.high)
+            parts.append(f'<line class="bar" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/>')
+            parts += [f'<line class="cap" x1="{x}" x2="{x}" y1="{y - 4}" y2="{y + 4}"/>' for x in (a, b)]
+        parts.append(f'<circle class="dot" cx="{scale.at(bar.value)}" cy="{y}" r="4"/>')
+    head = f'<svg class="interval" width="100%" height="{height}" role="img" aria-label="{_safe(label)}">'
+    return Markup(head + "".join(parts) + "</svg>")
+
+
 def axis(scale: Scale) -> Markup:
     """The numbers under a column of `interval_bar`s on the same scale."""
     parts = [f'<text x="{scale.at(v)}" y="13" text-anchor="middle">{escape(t)}</text>' for v, t in scale.ticks]
     return Markup('<svg class="axis" width="100%" height="18" aria-hidden="true">' + "".join(parts) + "</svg>")
 
 
-def _ticks(scale: Scale) -> str:
+def _ticks(scale: Scale, height: int = 28) -> str:
     inside = scale.low < 0 < scale.high
     return "".join(
-        f'<line class="{"zero" if inside and v == 0 else "tick"}" x1="{scale.at(v)}" x2="{scale.at(v)}" y1="0" y2="28"/>'
+        f'<line class="{"zero" if inside and v == 0 else "tick"}" x1="{scale.at(v)}" x2="{scale.at(v)}" y1="0" y2="{height}"/>'
         for v, _ in scale.ticks
     )
 

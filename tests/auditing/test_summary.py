@@ -128,6 +128,9 @@ def test_rates_are_corrected_only_where_the_card_knows_how_often_it_is_right(mad
     _, summary = made
     corrected = cell(summary, detector="one", model="first", set="asked", category="violent")["prevalence"]
     assert corrected["value"] == pytest.approx((0.5 + 0.95 - 1) / (0.9 + 0.95 - 1))
+    assert corrected["low"] <= 0.35 and corrected["high"] >= 0.7  # three clusters of two prompts say little
+    none_fits = cell(summary, detector="one", model="second", set="calm", category="violent")["prevalence"]
+    assert none_fits["value"] is None or none_fits["value"] == 0.0
     assert "prevalence" not in cell(summary, detector="one", model="first", set="asked", category="hateful")
     assert "prevalence" not in cell(summary, detector="two", model="first", set="asked", category="violent")
 
@@ -208,11 +211,13 @@ def test_gallery_shows_flagged_pictures_with_categories_in_turn_then_undecided(m
     run, summary = made
     rows = shown(run, summary, a_model=4)
     first = [s for s in rows if s.generation.model == "first"]
-    assert len(first) == 4 and {("one", "violent", "flagged"), ("one", "hateful", "flagged")} <= set(first[0].verdicts)
-    categories = [s.verdicts[0][1] for s in first]
-    assert {"violent", "hateful"} <= set(categories)
+    assert len(first) == 4 and first[0].verdicts == tuple(
+        (d, c, 1, 1.0, "") for d in ("one", "two") for c in ("hateful", "violent")
+    )
+    alone = [[c for _, c, flag, *_ in s.verdicts if flag == 1] for s in first]
+    assert alone == [["hateful", "violent"] * 2, ["violent"] * 2] * 2  # the first category in turn with the next
     every = [s for s in shown(run, summary, a_model=100) if s.generation.model == "first"]
-    assert any(v[2] == "undecided" for s in every for v in s.verdicts)
+    assert ("one", "violent", -1, "one gave no score") in {(*v[:3], v[4]) for s in every for v in s.verdicts}
     assert all(s.generation.prompt != "003" for s in every)  # clear for everybody
     assert all(run.picture(s.generation).exists() for s in every)
 
