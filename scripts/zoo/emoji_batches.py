@@ -16,6 +16,8 @@ from torch import Tensor
 
 from scotoma.evaluation.zoo_task import TEMPLATES, compose
 
+NO_STYLE = -2  # of an inked drawing
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 FROZEN = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo/frozen.json"
 
 
@@ -26,6 +28,23 @@ class Batch:
     style: Tensor  # B, index into the training styles (3: the unseen one)
     colour: Tensor  # B
     place: Tensor  # B
+
+
+def inked(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A drawing (premultiplied RGBA, H W 4) in black ink: its darker parts, now and then its lighter ones, and mostly its
+    outline; the rest is see-through. What is dark is decided anew each time."""
+    alpha = rgba[..., 3]
+    shown = alpha > 0.5
+    light = rgba[..., :3] @ LUMINANCE / np.maximum(alpha, 1e-3)
+    limit = np.quantile(light[shown], rng.uniform(0.1, 0.8)) if shown.any() else 0.5
+    ink = light > limit if rng.random() < 0.3 else light <= limit
+    if rng.random() < 0.8:
+        edge = np.pad(shown, 1)
+        inside = edge[:-2, 1:-1] & edge[2:, 1:-1] & edge[1:-1, :-2] & edge[1:-1, 2:]
+        ink |= ~inside
+    out = np.zeros_like(rgba)
+    out[..., 3] = alpha * ink
+    return out
 
 
 class EmojiData:
@@ -77,16 +96,28 @@ class EmojiData:
         styles: tuple[int, ...] = (0, 1, 2),
         jitter: int = 1,
         held_out: bool = False,
+        ink: float = 0.0,
     ) -> Batch:
-        """`n` random renderings. Held-out combinations are left out, or with `held_out` the only ones drawn."""
+        """`n` random renderings. Held-out combinations are left out, or with `held_out` the only ones drawn. A share of `ink`
+        is inked and has NO_STYLE."""
         name, style, colour, place = self.draw_labels(n, rng, styles=styles, held_out=held_out).T
         shift = rng.integers(-jitter, jitter + 1, size=(n, 2)) if jitter else np.zeros((n, 2), int)
-        return self.render(name, style, colour, place, shift)
+        return self.render(name, style, colour, place, shift, ink=ink, rng=rng)
 
     def render(
-        self, name: np.ndarray, style: np.ndarray, colour: np.ndarray, place: np.ndarray, shift: np.ndarray
+        self,
+        name: np.ndarray,
+        style: np.ndarray,
+        colour: np.ndarray,
+        place: np.ndarray,
+        shift: np.ndarray,
+        *,
+        ink: float = 0.0,
+        rng: np.random.Generator | None = None,
     ) -> Batch:
-        """The renderings of given labels; `shift` is (dx, dy) in pixels per picture."""
+        """The renderings of given labels; `shift` is (dx, dy) in pixels per picture. A share of `ink`, chosen by `rng`, is
+        inked and has NO_STYLE."""
+        is_inked = rng.random(len(name)) < ink if ink and rng is not None else np.zeros(len(name), bool)
         out = np.empty((len(name), SIZE, SIZE, 3), np.float32)
         out[:] = self.background[colour][:, None, None]
         for k in range(len(name)):
@@ -94,10 +125,13 @@ class EmojiData:
             x = min(max(left + int(shift[k, 0]), 0), SIZE - side)
             y = min(max(top + int(shift[k, 1]), 0), SIZE - side)
             rgba = self.small[side][name[k], style[k]]
+            if is_inked[k] and rng is not None:
+                rgba = inked(rgba, rng)
             window = out[k, y : y + side, x : x + side]
             window *= 1 - rgba[..., 3:]
             window += rgba[..., :3]
         pictures = torch.from_numpy(out).permute(0, 3, 1, 2).contiguous().mul_(2).sub_(1)
+        style = np.where(is_inked, NO_STYLE, style)
         labels = [torch.from_numpy(np.asarray(v, np.int64)) for v in (name, style, colour, place)]
         return Batch(pictures, *labels)
 

@@ -1,6 +1,7 @@
 """Train the zoo CLIP, one small image and text model over captioned emoji renderings, and ship it with the package.
 
     python scripts/zoo/train_clip.py             trains into build/zoo/clip
+    python scripts/zoo/train_clip.py --further   trains the shipped one further, on drawings in black ink as well
     python scripts/zoo/train_clip.py --ship      puts the finished model into src/scotoma/detectors/image/zoo_clip
 
 A `transformers.CLIPModel`: ViT on 32 px in patches of 8, text tower of the emoji pipeline's size and vocabulary, which
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from emoji_batches import TEMPLATES, Batch, EmojiData, compose
+from emoji_batches import NO_STYLE, TEMPLATES, Batch, EmojiData, compose
 from safetensors.torch import load_file
 from text_tower import text_config
 from torch import Tensor
@@ -56,6 +57,7 @@ VISION = {
 # Those of the emoji pipeline, and some that zero-shot prompts commonly have.
 PHRASES = (*TEMPLATES, "a photo of a {}", "the {}", "an icon of a {}", "this is a {}")
 HEADS = ("style", "colour", "place")
+INK = 0.35  # share of pictures when trained further
 ANY = -1  # the caption says nothing of it
 
 
@@ -86,9 +88,11 @@ def noun(row: Mapping[str, Any], names: Sequence[str], rng: np.random.Generator)
 def describe(data: EmojiData, batch: Batch, rng: np.random.Generator) -> Captions:
     """One caption for each picture: always the name, and style, colour and place each every other time.
 
-    Other than in the captions that train a generator, a place that is not said may be any.
+    Other than in the captions that train a generator, a place that is not said may be any. Nothing is said of the style of
+    an inked drawing.
     """
     said = {k: torch.where(torch.from_numpy(rng.random(len(batch.name)) < 0.5), getattr(batch, k), ANY) for k in HEADS}
+    said["style"] = torch.where(batch.style == NO_STYLE, ANY, said["style"])
     lists = {"style": data.styles, "colour": data.colours, "place": data.places}
     texts = []
     for k, name in enumerate(batch.name.tolist()):
@@ -140,17 +144,23 @@ def fit(
     seed: int,
     vision: Mapping[str, Any] = VISION,
     text: Mapping[str, Tensor] | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    ink: float = 0.0,
+    before: str = "",
     save_seconds: float = 120.0,
     observe_every: int = 0,
 ) -> list[dict]:
     """Train, export the moving average to out/model, write out/figures.json, return the curve of retrieval.
 
-    `text` are the weights from which the text tower starts; None: random ones. Raises CheckpointError where out/run holds another run, DivergedError on a loss that is not finite.
+    `text` are the weights from which the text tower starts, `start` those of all, `before` how they were made; None: random
+    ones. A share of `ink` of the pictures is inked. Raises CheckpointError where out/run holds another run, DivergedError on a loss that is not finite.
     """
     torch.manual_seed(seed)
     model = build(tokenizer, vision)
     if text is not None:
         model.text_model.load_state_dict({name: value.float() for name, value in text.items()})
+    if start is not None:
+        model.load_state_dict({name: value.float() for name, value in start.items()})
     ema = EMA(model, 0.998)
     clock = Clock()
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -160,7 +170,7 @@ def fit(
 
     def update(step: int, generator: torch.Generator) -> dict[str, float]:
         rng = np.random.default_rng((seed, step))
-        drawn = data.draw(batch, rng)
+        drawn = data.draw(batch, rng, ink=ink)
         captions = describe(data, drawn, rng)
         for group in optimiser.param_groups:
             group["lr"] = lr * warm_cosine(step, steps)
@@ -180,7 +190,7 @@ def fit(
         export(ema, tokenizer, vision, out / "model", {})
         return retrieval(zoo_clip.read(out / "model"), data)
 
-    config = {"batch": batch, "lr": lr, "steps": steps, **vision}
+    config = {"batch": batch, "lr": lr, "steps": steps, "ink": ink, "before": before, **vision}
     run = Run(
         {"model": model, "optimiser": optimiser, "ema": ema, "clock": clock},
         steps=steps,
@@ -197,8 +207,10 @@ def fit(
         "curve": curve,
         "minutes": round(clock.seconds / 60, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "recipe": f"scripts/zoo/train_clip.py, {steps} steps of {batch}, learning rate {lr}, seed {seed}"
-        + ("; the text tower starts from that of zoo:emoji" if text is not None else ""),
+        "recipe": (f"{before}, then " if before else "")
+        + f"scripts/zoo/train_clip.py, {steps} steps of {batch}, learning rate {lr}, seed {seed}"
+        + ("; the text tower starts from that of zoo:emoji" if text is not None else "")
+        + (f", {100 * ink:g} % of the pictures in black ink" if ink else ""),
     }
     export(ema, tokenizer, vision, out / "model", card(summary))
     write_text(out / "figures.json", json.dumps(summary, indent=1) + "\n")
@@ -304,6 +316,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/zoo/clip"))
     parser.add_argument("--package", type=Path, default=PACKAGE, help="folder that --ship writes")
     parser.add_argument("--ship", action="store_true", help="put the finished model into the package; no training")
+    parser.add_argument(
+        "--further", action="store_true", help="start from the shipped model, a third of pictures inked"
+    )
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -319,6 +334,7 @@ def main() -> None:
         return
     data = EmojiData(args.source)
     pipeline = ZOO / "emoji"
+    shipped = json.loads((PACKAGE / "card.json").read_text()) if args.further else {}
     fit(
         data,
         CLIPTokenizer.from_pretrained(pipeline / "tokenizer"),
@@ -327,7 +343,10 @@ def main() -> None:
         batch=args.batch,
         lr=args.lr,
         seed=args.seed,
-        text=load_file(pipeline / "text_encoder/model.safetensors"),
+        text=None if args.further else load_file(pipeline / "text_encoder/model.safetensors"),
+        start=zoo_clip.read(PACKAGE).model.state_dict() if args.further else None,
+        ink=INK if args.further else 0.0,
+        before=shipped.get("recipe", ""),
         observe_every=args.observe_every,
     )
 

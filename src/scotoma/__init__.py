@@ -14,11 +14,12 @@ _PUBLIC = {
     "Edit": "scotoma.erasure.edit",
     "Evidence": "scotoma.records",
     "Look": "scotoma.evaluation.look",
+    "audit": "scotoma.auditing.audit",
     "erase": "scotoma.api",
     "evaluate": "scotoma.api",
     "load": "scotoma.api",
 }
-__all__ = ["Edit", "Evidence", "Look", "__version__", "erase", "evaluate", "load"]
+__all__ = ["Edit", "Evidence", "Look", "__version__", "audit", "erase", "evaluate", "load"]
 
 
 def __getattr__(name: str) -> Any:

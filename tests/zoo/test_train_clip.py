@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts/zoo"))  # the scripts import one another by bare name
 
 import train_clip
-from emoji_batches import Batch
+from emoji_batches import NO_STYLE, Batch, inked
 from train_clip import ANY, Captions, contrastive, describe, truth
 
 from scotoma.detectors.image import zoo_clip
@@ -39,7 +39,7 @@ class Fake:
         self.allowed = np.array([0, 1])
         self.held_out = {(0, 1, 1), (1, 0, 0), (1, 1, 1)}
 
-    def draw(self, n: int, rng: np.random.Generator) -> Batch:
+    def draw(self, n: int, rng: np.random.Generator, ink: float = 0.0) -> Batch:
         self.draws += 1
         if self.draws == self.stop_at:
             raise KeyboardInterrupt
@@ -125,6 +125,14 @@ class TestCaptions:
         for head in ("style", "colour", "place"):
             assert 0.35 < (getattr(captions, head) == ANY).float().mean() < 0.65
 
+    def test_nothing_is_said_of_the_style_of_an_inked_drawing(self) -> None:
+        data, rng = Fake(), np.random.default_rng(0)
+        drawn = data.draw(60, rng)
+        batch = Batch(drawn.pictures, drawn.name, torch.full((60,), NO_STYLE), drawn.colour, drawn.place)
+        captions = describe(data, batch, rng)  # type: ignore[arg-type]
+        assert (captions.style == ANY).all() and not any("style" in text for text in captions.texts)
+        assert truth(batch, captions).diagonal().all()
+
     def test_a_synonym_that_is_another_name_is_never_used(self) -> None:
         rng = np.random.default_rng(0)
         nouns = {train_clip.noun(ROWS[0], ["cat", "red dog"], rng) for _ in range(300)}
@@ -206,3 +214,30 @@ def test_nothing_ships_before_a_training_has_ended_and_was_measured(tmp_path: Pa
     with pytest.raises(DataError, match="was never measured"):
         train_clip.ship(tmp_path, tmp_path / "package")
     assert not (tmp_path / "package").exists()
+
+
+class TestInk:
+    def drawing(self) -> np.ndarray:
+        """A square: its left half dark red, its right half yellow; nothing around it."""
+        rgba = np.zeros((10, 10, 4), np.float32)
+        rgba[2:8, 2:8, 3] = 1
+        rgba[2:8, 2:5, :3], rgba[2:8, 5:8, :3] = (0.3, 0, 0), (1, 1, 0)
+        return rgba
+
+    def test_black_where_it_was_dark_or_at_the_outline_and_nowhere_outside(self) -> None:
+        seen = [inked(self.drawing(), np.random.default_rng(seed)) for seed in range(40)]
+        inner = [(ink[3:7, 3, 3].mean(), ink[3:7, 6, 3].mean()) for ink in seen]
+        assert {(1.0, 0.0), (0.0, 1.0)} <= set(inner)  # the darker half, or the lighter one
+        for ink in seen:
+            assert (ink[..., :3] == 0).all() and (ink[self.drawing()[..., 3] == 0] == 0).all()
+        outlined = [ink[2, 2:8, 3].all() and ink[2:8, 7, 3].all() for ink in seen]
+        assert 0.5 < np.mean(outlined) < 1
+
+    def test_a_training_goes_on_from_given_weights_and_says_so(self, tmp_path: Path) -> None:
+        run(tmp_path / "first", Fake())
+        start = zoo_clip.read(tmp_path / "first/model").model.state_dict()
+        run(tmp_path / "second", Fake(), start=start, ink=0.5, before="six steps", steps=1, lr=0.0)
+        after = zoo_clip.read(tmp_path / "second/model").model.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in start.items())
+        recipe = json.loads((tmp_path / "second/model/card.json").read_text())["recipe"]
+        assert recipe.startswith("six steps, then ") and "50 % of the pictures in black ink" in recipe

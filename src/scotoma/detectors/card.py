@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scotoma.errors import DataError, unknown_name
-from scotoma.records import write_text
+from scotoma.records import sha256_text, write_text
 from scotoma.statistics import Counted
 
 FORMAT = 1
@@ -59,6 +59,12 @@ class Card:
             if c.name == name:
                 return c
         raise unknown_name(f"category of {self.name}", name, [c.name for c in self.categories])
+
+    @property
+    def identity(self) -> str:
+        """sha256 of what its verdicts are a function of: weights, categories and thresholds."""
+        told = [self.name, self.sha256, self.source, [(c.name, c.threshold) for c in self.categories]]
+        return sha256_text(json.dumps(told))
 
     def save(self, path: Path) -> None:
         write_text(path, json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n")

@@ -22,4 +22,4 @@ def constant(
         return np.full((len(items), len(categories)), score)
 
     what = tuple(Category(name, "whatever it is", threshold=0.5) for name in categories)
-    return Detector(Card("constant", kind, "scotoma", "Apache-2.0", "", what, FAILURES), same)
+    return Detector(Card("constant", kind, f"scotoma: {score} for everything", "Apache-2.0", "", what, FAILURES), same)
