@@ -41,7 +41,7 @@ def test_the_opening_comment_says_how_it_runs_and_what_it_reaches(path):
         assert "benchmarks/" in lines[2] and "results/" in lines[2]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "erase"], ids=lambda path: path.stem)
 def test_the_settings_are_those_of_the_method(path):
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     config = method(content["method"]).config

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import scotoma
-from scotoma.auditing.prompt_sets import PromptSet
+from scotoma.auditing.prompt_sets import PromptSet, named_sets
 from scotoma.auditing.targets import Target
-from scotoma.errors import DataError
+from scotoma.errors import DataError, UsageError
 from scotoma.records import (
     Generation,
     Prompt,
@@ -81,7 +81,11 @@ class Run:
 
     def generations(self, target: str) -> list[Generation]:
         """Raises DataError where the target was not drawn."""
-        return [Generation(**row) for row in read_jsonl(self.generations_file(target))[1]]
+        _, rows = read_jsonl(self.generations_file(target))
+        try:
+            return [Generation(**row) for row in rows]
+        except TypeError as e:
+            raise _foreign(self.generations_file(target), e) from e
 
     def scored_by(self) -> list[str]:
         """Detectors that there are verdicts of, in the order of their names."""
@@ -98,8 +102,8 @@ class Run:
 
 
 def seed_of(prompt: Prompt, sample: int, first_seed: int) -> int:
-    """Sample k of a prompt: what its source names, plus k; else from the set, the id and k alone, so that no set that is
-    added or left out changes the pictures of another."""
+    """Sample k of a prompt: what its source names, plus k; else from the set, the id and k alone, so that no set that
+    is added or left out changes the pictures of another."""
     if prompt.seed is not None:
         return prompt.seed + sample
     made = hashlib.sha256(f"{first_seed} {prompt.set} {prompt.id} {sample}".encode()).digest()
@@ -116,12 +120,18 @@ def begin(
     command: str = "scotoma.audit",
     given: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Open a new run, or the same one again. Raises DataError where `folder` holds another audit, naming what differs."""
-    all_sets = [*sets, *(t.own for t in targets if t.own is not None)]
+    """Open a new run, or the same one again. Raises DataError where `folder` holds another audit, naming what differs,
+    and UsageError for names that come twice, for no prompts, for fewer than one seed."""
+    all_sets = named_sets([*sets, *(t.own for t in targets if t.own is not None)])
+    names = [t.name for t in targets]
+    if doubled := next((n for n in names if names.count(n) > 1), None):
+        raise UsageError(f"two targets are called {doubled}; name one of them NAME=...")
+    if seeds < 1:
+        raise UsageError(f"seeds must be 1 or more for each prompt, got {seeds}")
     facts = [{"kind": t.kind, "name": t.name, "identity": t.identity, "facts": dict(t.facts)} for t in targets]
     told = [s.facts() for s in all_sets]
-    asked = {"targets": {t["name"]: t["identity"] for t in facts}, "sets": {s["name"]: s["sha256"] for s in told}}
-    asked |= {"seeds": seeds, "first_seed": first_seed}
+    asked: dict[str, Any] = {"targets": {t["name"]: t["identity"] for t in facts}}
+    asked |= {"sets": {s["name"]: s["sha256"] for s in told}, "seeds": seeds, "first_seed": first_seed}
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     if (folder / "audit.jsonl").exists():
         run = load(folder)
@@ -146,10 +156,12 @@ def load(folder: Path) -> Run:
     try:
         made = tuple(Prompt(**row) for row in prompts)
     except TypeError as e:
-        raise DataError(
-            f"{folder / 'prompts.jsonl'} has rows that this version cannot read ({e}); upgrade scotoma"
-        ) from e
+        raise _foreign(folder / "prompts.jsonl", e) from e
     return Run(folder, header, made, _of(rows, "target"), _of(rows, "set"))
+
+
+def _foreign(path: Path, e: TypeError) -> DataError:
+    return DataError(f"{path} has rows that this version cannot read ({e}); upgrade scotoma")
 
 
 def _of(rows: Iterable[Mapping[str, Any]], kind: str) -> tuple[Mapping[str, Any], ...]:

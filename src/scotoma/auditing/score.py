@@ -1,9 +1,10 @@
-"""Second stage: a detector looks at every picture of a run. Another detector, or another one of the same name after the first
-was taken away, needs no picture to be drawn again.
+"""Second stage: a detector looks at every picture of a run. Another detector, or another one of the same name after the
+first was taken away, needs no picture to be drawn again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from scotoma.auditing.run import Run
 from scotoma.detectors.contract import Detector
 from scotoma.detectors.image.reading import read as read_picture
-from scotoma.errors import UsageError
+from scotoma.errors import DataError, UsageError
 from scotoma.records import Generation, RecordLog, Verdict
 
 Progress = Callable[[int, int], None]
@@ -21,12 +22,12 @@ AT_ONCE = 256  # pictures in memory
 def score(run: Run, detector: Detector, *, progress: Progress | None = None) -> None:
     """Write verdicts/DETECTOR.jsonl: a row for each picture of each target that was drawn, in the order of the targets.
 
-    A text detector looks at the prompts instead. Raises DataError where no target was drawn, or the file is of another
-    detector or run.
+    A text detector looks at the prompts instead. Raises DataError where a target was not drawn to its end, or the file
+    is of another detector or run.
     """
     name = detector.card.name
-    generations = [g for t in run.targets for g in run.generations(t["name"]) if g.outcome == "picture"]
-    hashes = {"detector": detector.card.sha256, "pictures": pictures_hash(generations)}
+    generations = [g for t in run.targets for g in _drawn(run, t["name"]) if g.outcome == "picture"]
+    hashes = {"detector": detector.card.identity, "pictures": pictures_hash(generations)}
     log = RecordLog(run.verdicts_file(name), run.header_for("score", hashes))
     texts = {(p.set, p.id): p.text for p in run.prompts}
     begun = time.perf_counter()
@@ -44,6 +45,14 @@ def score(run: Run, detector: Detector, *, progress: Progress | None = None) -> 
         run.add_seconds("score", name, time.perf_counter() - begun)
 
 
+def _drawn(run: Run, target: str) -> list[Generation]:
+    """Verdicts on half of the pictures would be a file that neither the others nor a summary fit."""
+    made, asked = run.generations(target), len(run.asked_of(target)) * run.per_prompt(target)
+    if len(made) < asked:
+        raise DataError(f"{target} was drawn to {len(made)} of {asked} pairs; draw it to the end first")
+    return made
+
+
 def _row(g: Generation, seen: Mapping[str, Sequence[Verdict]], i: int) -> dict[str, Any]:
     verdicts = {}
     for category, column in seen.items():
@@ -58,8 +67,6 @@ def _scored(v: Verdict) -> dict[str, Any]:
 
 def pictures_hash(generations: Sequence[Generation]) -> str:
     """Of all pictures, in order."""
-    import hashlib
-
     return hashlib.sha256("".join(g.sha256 for g in generations).encode()).hexdigest()
 
 

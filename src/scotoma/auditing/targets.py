@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scotoma.auditing.prompt_sets import PromptSet, check_name
+from scotoma.auditing.prompt_sets import PromptSet, check_name, name_from
+from scotoma.bounds import check_text
 from scotoma.detectors.contract import Unreadable
 from scotoma.detectors.image.reading import read as read_picture
 from scotoma.errors import DataError, UsageError
@@ -41,15 +42,24 @@ class Nothing:
     reason: str
 
 
-Drawn = np.ndarray | Nothing  # uint8 H W 3
+@dataclass(frozen=True)
+class Noted:
+    """A picture with something that its record has to say of how it was drawn."""
+
+    picture: np.ndarray
+    note: str
+
+
+Drawn = np.ndarray | Noted | Nothing  # uint8 H W 3
 Draw = Callable[[Sequence[Prompt], Sequence[int]], Sequence[Drawn]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """`draw(prompts, seeds)` gives a picture or Nothing for each pair, in order. `batch` pairs are drawn at once, always in the
-    same company. `identity` is a hash of all that the pictures are a function of beside prompt and seed; `facts` is what a
-    report says of it. `own` are prompts that belong to this target alone (pictures that are there already)."""
+    """`draw(prompts, seeds)` gives a picture, plain or Noted, or Nothing for each pair, in order. `batch` pairs are
+    drawn at once, always in the same company. `identity` is a hash of all that the pictures are a function of beside
+    prompt and seed; `facts` is what a report says of it. `own` are prompts that belong to this target alone (pictures
+    that are there already)."""
 
     name: str
     kind: Literal["model", "pictures", "endpoint"]
@@ -71,7 +81,7 @@ def split_name(text: str) -> tuple[str, str]:
     parts = text.split("+") if not re.match(r"https?://", text) else [text]
     stems = [re.sub(r"^(zoo|pictures):|^https?://", "", p).rstrip("/") for p in parts]
     named = "-".join(re.sub(r"\.safetensors$", "", s).rsplit("#", 1)[-1].rsplit("/", 1)[-1] for s in stems)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", named).strip("-.") or "target", text
+    return name_from(named, "target"), text
 
 
 def of_model(
@@ -103,9 +113,13 @@ def of_model(
 
 
 def of_pictures(name: str, folder: Path) -> Target:
-    """Pictures of a folder, in the order of their names. The prompt of each is that of metadata.csv (file_name, prompt), or
-    of a text file of its name beside it, or "". Raises DataError for a folder without pictures."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in LISTED) if folder.is_dir() else []
+    """Pictures of a folder, in the order of their names. The prompt of each is that of metadata.csv (file_name,
+    prompt), or of a text file of its name beside it, or "".
+
+    Raises DataError for a folder without pictures, BoundsError for a caption that bounds.py refuses: such a folder is
+    not audited, since an audit copies pictures.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in LISTED and p.is_file())
     if not files:
         raise DataError(f"{folder} holds no pictures ({', '.join(LISTED)}); check the path")
     told = _captions(folder)
@@ -117,9 +131,10 @@ def of_pictures(name: str, folder: Path) -> Target:
         try:
             hashes.update(hashlib.sha256(path.read_bytes()).digest())
             if not text and beside.is_file():
-                text = beside.read_text(encoding="utf-8").strip()
+                text = beside.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as e:
             raise DataError(f"{path} or its caption cannot be read ({e}); take it out of the folder") from e
+        check_text(text, what=f"the caption of {path}")
         prompts.append(Prompt(f"{i:06}", text, name, "pictures", source=own))
         place[prompts[-1].id] = path
     own_set = PromptSet(name, "pictures", tuple(prompts), source=folder.name)

@@ -1,7 +1,7 @@
 """Prompts for the zoo's emoji models in the four roles, about the harmless stand-ins of the five categories.
 
-Made from what the zoo has frozen, so the same version gives the same prompts. The cluster of each is the name that it asks for:
-prompts about one name succeed and fail together.
+Made from what the zoo has frozen, so the same version gives the same prompts. The cluster of each is the name that it
+asks for: prompts about one name succeed and fail together.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def _users(name: str, order: random.Random) -> Iterator[str]:
 
 
 def _control(taken: set[str], order: random.Random) -> Iterator[tuple[str, str]]:
-    names = [r["name"] for r in frozen()["names"] if r["name"] not in taken]
+    """None that is a stand-in or has one in its name: skull and crossbones is no harmless control."""
+    names = [r["name"] for r in frozen()["names"] if not any(f" {t} " in f" {r['name']} " for t in taken)]
     for name in order.sample(names, CONTROL):
         yield name, order.choice(TEMPLATES).format(name)

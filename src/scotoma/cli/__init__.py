@@ -20,6 +20,8 @@ VERBS = {
     "verify": "recompute the chain of an edited folder",
     "inspect": "what an Edit file is",
     "purify": "take what an Edit erased out of an existing picture",
+    "audit": "how often a generator draws what it should not: prompts, detectors, intervals, a report",
+    "report": "make the report of an audit again from its records",
     "detectors": "what there is to look at pictures and texts with, and how good it is on your data",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }
@@ -34,6 +36,7 @@ EXIT_CODES = """exit codes:
   7    the self-check failed, or nobody could judge the concept
   8    a training that diverged, or a checkpoint of another run
   9    data that is missing or damaged; for detectors verify: something does not hold
+  10   an audit found more than --fail-above allows
   130  stopped by Ctrl-C
 
 Long work shows its progress on stderr where that is a terminal; results go to stdout."""

@@ -1,0 +1,56 @@
+"""Make the report of an audit again from its records. Example: scotoma report run/
+
+Nothing is drawn and nothing is looked at: figures are counted anew from the verdicts in the folder, and report.html and card.md
+are written again. --reveal shows pictures unblurred.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the folder of an audit")
+    parser.add_argument("--pictures", type=int, default=24, metavar="N", help="shown of each model (default 24)")
+    parser.add_argument("--reveal", action="store_true", help="pictures are not blurred")
+
+
+def run(args: argparse.Namespace) -> int:
+    print(write(args.folder, pictures=args.pictures, blurred=not args.reveal))
+    return 0
+
+
+def write(folder: Path, *, pictures: int = 24, blurred: bool = True) -> Path:
+    """report.html and card.md from summary.json and the records; returns the report's path. Raises DataError."""
+    import numpy as np
+
+    from scotoma.auditing.audit import sum_up
+    from scotoma.auditing.gallery import shown
+    from scotoma.auditing.run import load
+    from scotoma.detectors.contract import CLEAR, FLAGGED
+    from scotoma.detectors.image.reading import read
+    from scotoma.records import write_text
+    from scotoma.report import AuditPicture, AuditVerdict, audit_card, audit_report, write_report
+
+    run = load(folder)
+    summary = sum_up(run)
+
+    def verdict(detector: str, category: str, flag: int, score: float, why: str) -> AuditVerdict:
+        known = None if np.isnan(score) else score
+        if flag < 0:
+            return AuditVerdict(detector, category, score=known, undecided=why)
+        return AuditVerdict(detector, category, FLAGGED if flag else CLEAR, known)
+
+    rows = []
+    for s in shown(run, summary, a_model=pictures):
+        g, picture = s.generation, read(run.picture(s.generation))
+        if isinstance(picture, np.ndarray):  # one that was taken out of the folder is not shown
+            said = [verdict(*v) for v in s.verdicts]
+            rows.append(AuditPicture(g.model, g.set, s.prompt.text, g.seed, picture, said, s.mark, g.prompt))
+    named = ", ".join(t["name"] for t in run.targets)
+    credits = list(dict.fromkeys(c for t in run.targets for c in t["facts"].get("credits", ())))
+    told = {"title": f"Audit of {named}", "command": run.header.command, "credits": credits}
+    write_report(folder / "report.html", audit_report(summary, rows, blurred=blurred, embedded=pictures, **told))
+    write_text(folder / "card.md", audit_card(summary, **told))
+    return folder / "report.html"

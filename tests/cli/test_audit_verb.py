@@ -1,0 +1,133 @@
+"""scotoma audit and scotoma report, on tiny random pipelines and a detector that says the same of everything."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scotoma.cli import main
+from scotoma.models import tiny
+
+DETECTOR = ["--detector", "constant,score=0.9"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A model, prompts of two roles, and a folder of pictures."""
+    root = tmp_path_factory.mktemp("audit")
+    (root / "asked.txt").write_text("a red bird\n<b>tree</b> & house\n")
+    (root / "calm.csv").write_text("prompt,category\na cup of tea,\n")
+    (root / "there").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(root / "there" / f"{i}.png")
+    return tiny.write("sd1", root / "base"), root
+
+
+def call(files, out, *more):
+    base, root = files
+    prompts = ["--prompts", f"users={root / 'asked.txt'}", "--prompts", f"control={root / 'calm.csv'}"]
+    return main(["audit", f"mine={base}", *prompts, "--seeds", "2", "--steps", "1", "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def made(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    assert call(files, out, *DETECTOR) == 0
+    return out
+
+
+def test_it_leaves_records_pictures_and_two_reports(made):
+    assert len(list(made.rglob("pictures/mine/*/*.png"))) == 6
+    summary = json.loads((made / "summary.json").read_text())
+    (cell,) = [c for c in summary["cells"] if c["set"] == "asked"]
+    assert (cell["flagged"]["value"], cell["flagged"]["n"]) == (1.0, 4)
+    page = (made / "report.html").read_text()
+    assert "&lt;b&gt;tree&lt;/b&gt; &amp; house" in page and "<b>tree" not in page
+    assert "constant" in (made / "card.md").read_text()
+
+
+def test_once_more_draws_nothing_and_changes_nothing(files, made, monkeypatch, capsys):
+    from scotoma.auditing import targets
+
+    def never(*args, **kwargs):
+        raise AssertionError("it drew again")
+
+    kept = ["report.html", "summary.json", "generations/mine.jsonl", "verdicts/constant.jsonl"]
+    before = {name: (made / name).read_bytes() for name in kept}
+    monkeypatch.setattr(targets, "sample", never)
+    assert call(files, made, *DETECTOR) == 0
+    assert capsys.readouterr().out.startswith("mine: 100.0 % flagged by constant (")
+    assert {name: (made / name).read_bytes() for name in kept} == before
+    (made / "report.html").unlink()
+    assert main(["report", str(made)]) == 0
+    assert (made / "report.html").read_bytes() == before["report.html"]
+    assert main(["report", str(made), "--reveal"]) == 0
+    assert (made / "report.html").read_bytes() != before["report.html"]
+
+
+def test_pictures_that_are_there_already(files, made, tmp_path, capsys):
+    assert main(["audit", f"pictures:{files[1] / 'there'}", *DETECTOR, "--out", str(tmp_path / "run"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["outcomes"][0]["picture"] == 3
+    assert [c["flagged"]["n"] for c in summary["cells"] if c["set"] == "there"] == [3]
+
+
+def test_a_limit_that_is_passed_is_exit_code_10_and_the_report_is_there_all_the_same(files, tmp_path, capsys):
+    assert call(files, tmp_path / "run", *DETECTOR, "--fail-above", "anything=50%") == 10
+    assert "mine may draw anything in up to 100.0 % of pictures" in capsys.readouterr().err
+    assert (tmp_path / "run/report.html").exists()
+    assert call(files, tmp_path / "run", "--detector", "constant,score=0.1", "--fail-above", "anything=99.9%") == 9
+    assert "another detector" in capsys.readouterr().err  # of the same name
+
+
+def test_plan_says_how_many_prompts_a_width_needs(capsys):
+    assert main(["audit", "plan", "--rate", "0.1", "--width", "0.1", "--seeds", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    one, three = told["plans"]
+    assert one["pictures"] < three["pictures"] < 3 * one["pictures"] and three["prompts"] < one["prompts"]
+    assert told["prompts_to_meet_it_once"] == 29
+    assert main(["audit", "plan", "--width", "2"]) == 2
+    assert "cannot be planned" in capsys.readouterr().err
+
+
+def test_typology_clusters_flagged_pictures_and_reads_codes_back(made, capsys):
+    pytest.importorskip("sklearn")
+    assert main(["audit", "typology", str(made)]) == 0
+    sheet = made / "typology/coding_sheet.csv"
+    assert "clusters of 6 pictures" in capsys.readouterr().out and (made / "typology/clusters.html").exists()
+    head, *rows = sheet.read_text(encoding="utf-8-sig").splitlines()
+    filled = made.parent / "filled.csv"
+    filled.write_text(
+        "\n".join([head, *(row.replace('"",""', '"none","none"').replace(',""', ',"none"') for row in rows)])
+    )
+    assert main(["audit", "typology", str(made), "--codes", str(filled), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["raters"] == ["rater_1", "rater_2", "rater_3"]
+    assert main(["audit", "typology"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "needs a detector"),
+        ([*DETECTOR, "--prompts", "angry=x.txt"], "ROLE=FILE"),
+        (["--detector", "constant,score"], "OPTION=VALUE"),
+        ([*DETECTOR, "--mitigation", "rule"], "NAME=KIND:BY"),
+        ([*DETECTOR, "--fail-above", "all"], "CATEGORY=SHARE"),
+        ([*DETECTOR, "--seeds", "0"], "seeds must be 1 or more"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_drawn(files, tmp_path, capsys, more, message):
+    assert call(files, tmp_path / "run", *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_needed_and_an_endpoint_needs_a_model(files, tmp_path, capsys):
+    assert main(["audit", str(files[0]), *DETECTOR]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main(["audit", "https://host/v1", *DETECTOR, "--out", str(tmp_path / "x")]) == 2
+    assert "names no model" in capsys.readouterr().err
