@@ -17,6 +17,7 @@ from scotoma.evaluation.look import FORBIDDEN, Look, forbidden_concepts, named
 from scotoma.evaluation.task import Size, text_task
 from scotoma.models import tiny
 from scotoma.models.load import Model
+from scotoma.models.student import GUIDANCE_WEIGHT, as_student, scheduler_config
 from scotoma.records import Concept
 
 LOOK = Look(size=Size(24, 20, 24), steps=1)
@@ -251,13 +252,19 @@ def test_evaluate_without_an_edit_needs_a_concept(model):
 
 
 def test_weight_change_by_hand(model):
-    """Twice the weights is a change of the norm itself: 1. The same weights: 0. An added tensor: infinite."""
+    """Twice the weights is a change of the norm itself: 1. The same weights: 0. An added tensor: infinite, but 0 for one
+    that is 0, as the guidance input of a one-call student."""
     other = model.copy()
     name = next(k for k, _ in model.unet.named_parameters())
     other.unet.get_parameter(name).data.mul_(2)
     assert api.weight_change(model, other, {f"unet.{name}": {}}) == pytest.approx(1.0)
     assert api.weight_change(model, model, {f"unet.{name}": {}}) == 0
     assert api.weight_change(model, other, {"unet.new": {}}) == float("inf")
+    added = f"unet.{GUIDANCE_WEIGHT}"
+    student = as_student(model, scheduler_config(model.scheduler, 625))
+    assert api.weight_change(model, student, {f"unet.{name}": {}, added: {}}) == 0
+    student.unet.time_embedding.cond_proj.weight.data.fill_(1.0)
+    assert api.weight_change(model, student, {f"unet.{name}": {}, added: {}}) == float("inf")
 
 
 def test_a_safety_option_never_fails_open(folder, model):
@@ -279,6 +286,26 @@ def test_with_judges_of_the_zoo_an_edit_that_is_to_leave_a_mosaic_is_seen_at_sev
     }
     assert figures["looks_mosaicked"]["n"] == 24 and len(figures["rho"]) > 0
     assert "forget pictures like real ones" not in {c.name for c in done.check.checks}
+
+
+def test_a_student_of_texts_is_told_captions_and_seen_in_many_steps(emoji, monkeypatch):
+    """In one call and, unguided and guided, in 5, 25 and 50; it is told captions without the concept."""
+    monkeypatch.setattr(api, "CAPTIONS", 20)
+    config = {"iterations": 1, "distil_iterations": 1, "kept": 2, "forgotten": 1, "observe_every": 0}
+    look = Look(size=Size(2, 2, 2))
+    done = api.carry_out(emoji, "dagger", "pencil", method="sfd", settings=config, look=look)
+    figures = done.edit.header["figures"]
+    assert figures["training"]["prompts"]["kept"] == 20
+    assert set(figures["forgotten_in_many_steps"]) == {f"w = {w}, {n} steps" for w in (1, 2) for n in (5, 25, 50)}
+    assert done.edit.header["student"] and done.edited.unet.config.time_cond_proj_dim == 4
+
+
+def test_what_a_product_becomes_is_screened(emoji, tmp_path):
+    """A subject is an alternative like any other: here a stand-in, which nothing may become."""
+    (tmp_path / "products.yaml").write_text("subjects: [a bomb]\n")
+    config = {"products": str(tmp_path / "products.yaml")}
+    with pytest.raises(BoundsError, match="bomb"):
+        api.carry_out(emoji, "dagger", method="sfd", settings=config, look=LOOK)
 
 
 def test_an_edit_on_top_of_another_is_compared_with_the_unedited_model(model):

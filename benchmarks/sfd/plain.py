@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scotoma.erasure.sfd import Nets, SFDConfig, network, score_loss, student_loss
+from scotoma.erasure.sfd_config import SFDConfig
+from scotoma.erasure.sfd_losses import Nets, network, score_loss, student_loss
 from scotoma.erasure.training import EMA
 from scotoma.models.denoiser import Cond
 

@@ -16,7 +16,9 @@ from plain import PlainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
 from scotoma.erasure.conditions import label_conditions
-from scotoma.erasure.sfd import Nets, SFDConfig, Updater, network
+from scotoma.erasure.sfd_config import SFDConfig
+from scotoma.erasure.sfd_loop import Updater
+from scotoma.erasure.sfd_losses import Nets, network
 from scotoma.erasure.training import EMA, Processes
 from scotoma.models.model import Model
 from scotoma.records import Concept

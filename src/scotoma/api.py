@@ -26,6 +26,7 @@ from scotoma.erasure import method as find_method
 from scotoma.erasure.chain import read_chain
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.stacking import stack, state_of
+from scotoma.erasure.text_conditions import read_products
 from scotoma.errors import UndecidedError, UsageError, unknown_name
 from scotoma.evaluation import zoo_task
 from scotoma.evaluation.along import at_guidances, in_many_steps, observer
@@ -47,6 +48,10 @@ from scotoma.records import Concept, Evidence, RunHeader, git_state
 SELF_CHECK_SEED, EVALUATE_SEED, CURVE_SEED = 0, 1_000_000, 500_000
 PHRASINGS_SEED = 100_000  # after the first seed of an evaluation, which draws fewer pictures than that
 CURVE_SIZE = Size(50, 60, 140)
+CAPTIONS, PLAIN = (
+    4000,
+    500,
+)  # kept prompts of a method that distils a model of the zoo; those that a style is taken from
 GUIDANCES = (1.0, 3.0, 5.0, 7.5)  # at which an edit is seen that was trained without guidance
 LOOK, LIMITS = Look(), Limits()
 
@@ -200,7 +205,9 @@ def carry_out(
     check_concepts(concepts, alternatives, forbidden=forbidden)
     chosen = _method(method, model)
     config = configured(chosen.config, settings)
-    for phrase in (mixed := getattr(config, "debias", ())):
+    mixed = getattr(config, "debias", ())
+    subjects = read_products(config.products)[0] if getattr(config, "products", "") else []
+    for phrase in (*mixed, *subjects):  # what a prompt may become, beside the alternatives
         check_concepts("", phrase, forbidden=forbidden)
     for c in concepts:
         check_text(" ".join((c.name, *mixed)), what=f"the concept {c.name!r} with what is mixed into it")
@@ -331,13 +338,14 @@ def configured(config: type, settings: Any) -> Any:
 def weight_change(before: Model, after: Model, touched: Mapping[str, Any]) -> float:
     """Frobenius norm of the change over that of the weights before, over the touched parameters that both have.
 
-    Infinite where a parameter was added, which no norm of the others can show.
+    Infinite where a parameter was added that is not 0, which no norm of the others can show.
     """
     old, new = state_of(before), state_of(after)
-    if any(name not in old for name in touched):
+    if any(name not in old and (name not in new or bool(new[name].any())) for name in touched):
         return float("inf")
-    change = sum(float((new[name].double() - old[name].double()).square().sum()) for name in touched)
-    size = sum(float(old[name].double().square().sum()) for name in touched)
+    both = [name for name in touched if name in old]
+    change = sum(float((new[name].double() - old[name].double()).square().sum()) for name in both)
+    size = sum(float(old[name].double().square().sum()) for name in both)
     return (change / size) ** 0.5 if size else float("inf") if change else 0.0
 
 
@@ -394,15 +402,15 @@ def _handed(
     judge: Judge | None,
 ) -> dict[str, Any]:
     """What a method asks to be handed, where there is such a thing: judge A's view of a small fixed sample for its curve;
-    the zoo's classifier of names; where a name is in a picture; the unedited model; names that a model of the zoo draws and is
-    to keep."""
+    the zoo's classifier of names; where a name is in a picture; the unedited model; names, and captions of all kinds, that a
+    model of the zoo draws and is to keep."""
     data = model.defaults.get("data")
     out: dict[str, Any] = {}
     if "observe" in method.handed and judge is not None:
         small = dataclasses.replace(look, size=CURVE_SIZE, first_seed=CURVE_SEED)
         task, *_ = judged(model, concepts, alternatives, small)
         out["observe"] = observer(task, judge)
-    if "classify" in method.handed and data:
+    if "classify" in method.handed and data and model.labels:
         out["classify"] = name_classifier(model, zoo_names.load(data))
     if "heat" in method.handed and data:
         names = zoo_names.load(data)
@@ -412,6 +420,10 @@ def _handed(
         out["unedited"] = model
     if "retain" in method.handed and data:
         out["retain"] = zoo_task.some_kept(data, [c.name for c in concepts])
+    if "captions" in method.handed and data and not model.labels:
+        gone = [c.name for c in concepts]
+        out["captions"] = zoo_task.captions(data, gone, CAPTIONS)
+        out["plain"] = zoo_task.captions(data, gone, PLAIN, seed=1, styled=False)
     return out
 
 

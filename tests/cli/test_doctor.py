@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from scotoma.cli import doctor, main
+from scotoma.models import tiny
 
 
 def touch(path, text=""):
@@ -98,3 +99,36 @@ def test_a_missing_package_is_exit_code_3(monkeypatch, capsys):
 def test_a_missing_extra_gives_its_install_line(monkeypatch):
     monkeypatch.setattr(doctor, "EXTRAS", {"lora": "scotoma-has-no-such-package"})
     assert doctor.examine(Path("."))["extras"] == {"lora": "missing: pip install 'scotoma[lora]'"}
+
+
+def test_a_plan_is_counted_from_configurations_alone(tmp_path, capsys):
+    """Of a folder without a weight; what fits is said of a GPU of a given size."""
+    folder = tiny.write("sd1", tmp_path / "sd1")
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+    assert main(["doctor", "--plan", "sfd", str(folder), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert len(rows) == 8 and all(row["gib"] > 0 and row["bytes"]["student"] > 0 for row in rows)
+    assert main(["doctor", str(folder), "--plan", "sfd", "--gpu", "24"]) == 0
+    assert "   fits" in capsys.readouterr().out
+    assert main(["doctor", str(folder), "--plan", "sfd", "--gpu", "0.5"]) == 0
+    assert "does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plan", "sfd"], "a plan is of a method and a model"),
+        (["zoo:emoji"], "a plan is of a method and a model"),
+        (["--plan", "uce", "zoo:emoji"], "uce has no plan"),
+        (["--plan", "sfdd", "zoo:emoji"], "did you mean 'sfd'"),
+    ],
+)
+def test_a_plan_of_nothing(words, message, capsys):
+    assert main(["doctor", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_plan_of_sdxl_is_refused(tmp_path, capsys):
+    assert main(["doctor", "--plan", "sfd", str(tiny.write("sdxl", tmp_path / "sdxl"))]) == 2
+    assert "is SDXL" in capsys.readouterr().err

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from scotoma.erasure import sfd
+from scotoma.erasure import sfd, sfd_loop, sfd_losses
 from scotoma.erasure.conditions import Conditions, Rows, draw, label_conditions
 from scotoma.erasure.edit import Edit
-from scotoma.erasure.sfd import SFDConfig, Updater
+from scotoma.erasure.sfd import SFDConfig
+from scotoma.erasure.sfd_loop import Updater
 from scotoma.erasure.training import EMA, Processes
 from scotoma.errors import CheckpointError, DivergedError, StackingError, UsageError
-from scotoma.models.denoiser import Cond, Denoiser, Schedule
+from scotoma.models.denoiser import Cond, Denoiser, Schedule, TimeRange
 from scotoma.models.load import load
 from scotoma.models.model import Model
 from scotoma.models.sample import initial_noise, sample, sample_latents
@@ -44,7 +45,7 @@ def moved(of: sfd.Nets, seed: int = 0) -> sfd.Nets:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for net in (of.score, of.student):
-            for p in sfd.parameters(net):
+            for p in sfd_losses.parameters(net):
                 p += 0.02 * torch.randn(p.shape, generator=generator)
     return of
 
@@ -56,7 +57,9 @@ def rows(model: Model, kept: int = 4, forgotten: int = 3, step: int = 0) -> Rows
 
 
 def gradient(denoiser: Denoiser) -> torch.Tensor:
-    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in sfd.parameters(denoiser)])
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in sfd_losses.parameters(denoiser)]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- the losses
@@ -65,24 +68,24 @@ def gradient(denoiser: Denoiser) -> torch.Tensor:
 def test_the_students_loss_by_hand():
     """Two numbers a sample. P - x = (1, -1), d = P - Q = (2, 0), w = mean |x - P| = 1."""
     x, teacher, score = (torch.tensor([[[v]]]) for v in ([0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]))  # 1 1 1 2
-    assert sfd.student_loss(x, teacher, score, 1.0).tolist() == [2 * (1 - 2)]
-    assert sfd.student_loss(x, teacher, score, 0.5).tolist() == [2 * (1 - 1)]
-    assert torch.allclose(sfd.student_loss(x, teacher, score, 1.2), torch.tensor([2 * (1 - 2.4)]))
-    assert sfd.score_loss(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0, 4.0]]]])).tolist() == [5.0]
+    assert sfd_losses.student_loss(x, teacher, score, 1.0).tolist() == [2 * (1 - 2)]
+    assert sfd_losses.student_loss(x, teacher, score, 0.5).tolist() == [2 * (1 - 1)]
+    assert torch.allclose(sfd_losses.student_loss(x, teacher, score, 1.2), torch.tensor([2 * (1 - 2.4)]))
+    assert sfd_losses.score_loss(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0, 4.0]]]])).tolist() == [5.0]
 
 
 def test_alpha_one_is_the_difference_times_the_scores_residual():
     x, teacher, score = torch.randn(3, 5, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     w = (x - teacher).abs().mean((1, 2, 3))
     expected = ((teacher - score) * (score - x)).sum((1, 2, 3)) / w
-    assert torch.allclose(sfd.student_loss(x, teacher, score, 1.0), expected, atol=1e-5)
+    assert torch.allclose(sfd_losses.student_loss(x, teacher, score, 1.0), expected, atol=1e-5)
 
 
 def test_no_gradient_through_the_weight():
     """d L / dx with P and Q held still is -d / w: w, which depends on x as well, adds nothing."""
     teacher, score = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     x = torch.zeros(3, 1, 4, 4, requires_grad=True)
-    sfd.student_loss(x, teacher, score, 1.2).sum().backward()
+    sfd_losses.student_loss(x, teacher, score, 1.2).sum().backward()
     w = teacher.abs().mean((1, 2, 3)).view(-1, 1, 1, 1)
     assert torch.allclose(x.grad, -(teacher - score) / w, atol=1e-6)
 
@@ -90,14 +93,14 @@ def test_no_gradient_through_the_weight():
 def test_diff_instruct_pulls_from_the_teacher_to_nothing_else():
     teacher, score = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     x = torch.zeros(3, 1, 4, 4, requires_grad=True)
-    sfd.diff_instruct_loss(x, teacher, score).sum().backward()
+    sfd_losses.diff_instruct_loss(x, teacher, score).sum().backward()
     w = teacher.abs().mean((1, 2, 3)).view(-1, 1, 1, 1)
     assert torch.allclose(x.grad, (score - teacher) / w, atol=1e-6)
 
 
 def test_a_picture_that_is_the_teachers_does_not_divide_by_zero():
     x = torch.ones(1, 1, 2, 2)
-    assert torch.isfinite(sfd.student_loss(x, x, x + 1, 1.0)).all()
+    assert torch.isfinite(sfd_losses.student_loss(x, x, x + 1, 1.0)).all()
 
 
 # ----------------------------------------------------------------------------------------------------------- the gradients
@@ -109,15 +112,15 @@ def test_at_the_first_step_only_forgetting_pulls(model):
     at = nets(model)
     config = dataclasses.replace(SMALL, other_times=0.0)
     drawn = rows(model)
-    losses = sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
+    losses = sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
     assert losses["student"][~drawn.forgotten].eq(0).all()
     assert losses["student"][drawn.forgotten].abs().min() > 0
     pulled = gradient(at.student).abs().max()
     assert pulled > 0
     kept = drawn.part(~drawn.forgotten)
-    for p in sfd.parameters(at.student):
+    for p in sfd_losses.parameters(at.student):
         p.grad = None
-    sfd.student_gradient(at, at.generate(kept.z, kept.told), kept, config, also_score=False)
+    sfd_losses.student_gradient(at, at.generate(kept.z, kept.told), kept, config, also_score=False)
     assert gradient(at.student).abs().max() < 1e-5 * pulled
 
 
@@ -126,15 +129,15 @@ def test_the_students_gradient_is_that_of_the_whole_loss(model, alpha):
     """Against one backward pass through x, x_t, teacher and score, with their weights frozen."""
     at, config = moved(nets(model)), dataclasses.replace(SMALL, alpha=alpha, other_times=0.0)
     drawn = rows(model)
-    sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=True)
+    sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=True)
     whole = copy.deepcopy(at)
     for net in whole[:3]:
-        sfd.network(net).zero_grad()
-    sfd.network(whole.score).requires_grad_(False)
+        sfd_losses.network(net).zero_grad()
+    sfd_losses.network(whole.score).requires_grad_(False)
     x = whole.generate(drawn.z, drawn.told)
     x_t = whole.student.schedule.noisy(x, drawn.e, drawn.t)
     teacher, score = whole.teacher(x_t, drawn.t, drawn.teacher), whole.score(x_t, drawn.t, drawn.told)
-    loss = sfd.student_loss(x, teacher, score, alpha)
+    loss = sfd_losses.student_loss(x, teacher, score, alpha)
     (loss[:4].mean() + config.forget_weight * loss[4:].mean()).backward()
     expected = gradient(whole.student)
     assert torch.allclose(gradient(at.student), expected, atol=1e-5 * float(expected.abs().max()))
@@ -144,9 +147,9 @@ def test_a_shared_pass_gives_the_scores_own_gradient(model):
     together, apart = moved(nets(model)), moved(nets(model))
     drawn = rows(model)
     x = together.generate(drawn.z, drawn.told)
-    sfd.student_gradient(together, x, drawn, SMALL, also_score=True)
+    sfd_losses.student_gradient(together, x, drawn, SMALL, also_score=True)
     x_again = apart.generate(drawn.z, drawn.told).detach()
-    sfd.score_gradient(apart, x_again, drawn, SMALL)
+    sfd_losses.score_gradient(apart, x_again, drawn, SMALL)
     expected = gradient(apart.score)
     assert expected.abs().max() > 0
     assert torch.allclose(gradient(together.score), expected, atol=1e-5 * float(expected.abs().max()))
@@ -155,18 +158,18 @@ def test_a_shared_pass_gives_the_scores_own_gradient(model):
 
 def test_the_scores_gradient_does_not_reach_the_teacher_or_student(model):
     at, drawn = moved(nets(model)), rows(model)
-    sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, SMALL, also_score=False)
+    sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, SMALL, also_score=False)
     assert gradient(at.score).abs().max() == 0
-    assert all(p.grad is None for p in sfd.parameters(at.teacher))
+    assert all(p.grad is None for p in sfd_losses.parameters(at.teacher))
 
 
 def test_diff_instruct_pulls_the_student_by_the_score_difference(model):
     """(Q - P) / w on x, with nothing through x_t: against the same product written out."""
     at = moved(nets(model))
     config, drawn = dataclasses.replace(SMALL, gradient="diff_instruct", other_times=0.0), rows(model)
-    sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
+    sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
     found = gradient(at.student)
-    sfd.network(at.student).zero_grad()
+    sfd_losses.network(at.student).zero_grad()
     x = at.generate(drawn.z, drawn.told)
     x_t = at.student.schedule.noisy(x.detach(), drawn.e, drawn.t)
     with torch.no_grad():
@@ -184,9 +187,9 @@ def test_other_times_by_hand(model):
     for weight in (0.0, 3.0):
         at = moved(nets(model))
         config = dataclasses.replace(SMALL, other_times=weight, forget_weight=0.5)
-        losses = sfd.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
+        losses = sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
         found.append(gradient(at.student))
-    sfd.network(at.student).zero_grad()
+    sfd_losses.network(at.student).zero_grad()
     gone, schedule = drawn.part(drawn.forgotten), at.student.schedule
     assert gone.teacher.labels.eq(2).all() and gone.told.labels.eq(1).all()
     total = []
@@ -213,7 +216,7 @@ def test_other_times_by_hand(model):
 def test_other_times_reach_the_whole_schedule_and_both_kinds_of_states(model):
     conditions = label_conditions(model, CONCEPT, INSTEAD)
     free = torch.cat(
-        [sfd.draw(conditions, 1, 8, sfd.TimeRange(0, 9), model.latent_shape, seed=0, step=i).free for i in range(100)]
+        [draw(conditions, 1, 8, TimeRange(0, 9), model.latent_shape, seed=0, step=i).free for i in range(100)]
     )
     assert free.min() < 0.01 and free.max() > 0.99 and abs(float(free.mean()) - 0.5) < 0.02
     assert abs(float((free[:, 1] < 0.5).float().mean()) - 0.5) < 0.05
@@ -226,7 +229,7 @@ def test_bfloat16_takes_nearly_the_same_gradients(model, share):
         at = moved(nets(model))
         config = dataclasses.replace(SMALL, share=share, precision=precision, clip=1e9)
         conditions = label_conditions(model, CONCEPT, INSTEAD)
-        average = EMA(sfd.network(at.student), 0.5)
+        average = EMA(sfd_losses.network(at.student), 0.5)
         update = Updater(at, conditions, config, 4, model.latent_shape, 0, average, Processes())
         update(1)
         found.append((gradient(at.student), gradient(at.score)))
@@ -240,9 +243,9 @@ def test_other_times_are_trained_for_forgotten_samples_alone(model):
     found = {}
     for weight in (0.0, 1.0):
         for name, part in (("all", drawn), ("kept", kept)):
-            sfd.network(at.student).zero_grad()
+            sfd_losses.network(at.student).zero_grad()
             config = dataclasses.replace(SMALL, other_times=weight)
-            sfd.student_gradient(at, at.generate(part.z, part.told), part, config, also_score=False)
+            sfd_losses.student_gradient(at, at.generate(part.z, part.told), part, config, also_score=False)
             found[name, weight] = gradient(at.student)
     assert found["kept", 0.0].equal(found["kept", 1.0])
     assert not torch.allclose(found["all", 0.0], found["all", 1.0])
@@ -276,8 +279,8 @@ def pulls(share: str, count: int = 400) -> np.ndarray:
     found = []
     for seed in range(count):
         three = [Denoiser(Affine(*start), schedule, "sample") for start in ((4.0, 0.0), (1.0, 0.0), (0.0, 0.5))]
-        sfd.network(three[0]).requires_grad_(False)
-        sfd.network(three[1]).slope.requires_grad_(False)
+        sfd_losses.network(three[0]).requires_grad_(False)
+        sfd_losses.network(three[1]).slope.requires_grad_(False)
         at = sfd.Nets(*three, t_init=schedule.t_for_sigma(2.5))
         update = Updater(at, conditions, config, 10, (1, 1, 1), seed, EMA(three[2].network, 0.5), Processes())
         update(0)
@@ -322,7 +325,7 @@ def test_the_model_and_the_teacher_stay(model, monkeypatch):
     before = model.hash()
     sfd.run(model, CONCEPT, INSTEAD, SMALL)
     assert model.hash() == before
-    teacher, score = (sfd.network(net).state_dict() for net in (made[0].teacher, made[0].score))
+    teacher, score = (sfd_losses.network(net).state_dict() for net in (made[0].teacher, made[0].score))
     assert all(value.equal(model.unet.state_dict()[name].float()) for name, value in teacher.items())
     assert any(not value.equal(teacher[name]) for name, value in score.items())
 
@@ -341,18 +344,18 @@ def test_what_the_header_says(edit, model):
     }
     points = edit.header["figures"]["curve"]
     assert [p["step"] for p in points] == [2, 4]
-    assert all(f"score gap {s:g}" in p for p in points for s in sfd.GAP_SIGMAS) and "seconds" not in points[0]
+    assert all(f"score gap {s:g}" in p for p in points for s in sfd_loop.GAP_SIGMAS) and "seconds" not in points[0]
     json.dumps(edit.header)
 
 
 def test_the_score_gap_of_equal_functions_is_the_difference_of_conditions(model):
     """Before any update psi = phi, so the gap is how far the teacher's two conditions are apart, which is not 0."""
     conditions = label_conditions(model, CONCEPT, INSTEAD)
-    gap = sfd.score_gap(nets(model), conditions, model.latent_shape, 0)
+    gap = sfd_loop.score_gap(nets(model), conditions, model.latent_shape, 0)
     same = dataclasses.replace(conditions, becomes=(conditions.forgotten,))
-    none = sfd.score_gap(nets(model), same, model.latent_shape, 0)
+    none = sfd_loop.score_gap(nets(model), same, model.latent_shape, 0)
     assert min(gap.values()) > 0 and max(none.values()) == 0
-    assert sfd.score_gap(nets(model), conditions.distilling(), model.latent_shape, 0) == {}
+    assert sfd_loop.score_gap(nets(model), conditions.distilling(), model.latent_shape, 0) == {}
 
 
 def test_the_student_draws_in_one_call_and_stock_diffusers_draws_the_same(edit, model, tmp_path):
@@ -401,19 +404,19 @@ def test_the_score_can_be_kept_instead(model):
 def test_two_stages_keep_the_teacher_and_go_on_from_their_own_score(model, monkeypatch):
     made: list[sfd.Nets] = []
     seen: list[dict[str, torch.Tensor]] = []
-    whole, loop = sfd.Nets.of, sfd.train
+    whole, loop = sfd.Nets.of, sfd_loop.train
     monkeypatch.setattr(sfd.Nets, "of", lambda *a: made.append(whole(*a)) or made[-1])
 
     def train(update, run):
-        seen.append({k: v.clone() for k, v in sfd.network(made[0].score).state_dict().items()})
+        seen.append({k: v.clone() for k, v in sfd_losses.network(made[0].score).state_dict().items()})
         return loop(update, run)
 
-    monkeypatch.setattr(sfd, "train", train)
+    monkeypatch.setattr(sfd_loop, "train", train)
     edit = sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, stages=2, distil_iterations=3))
     base = model.unet.state_dict()
     assert all(v.equal(base[k]) for k, v in seen[0].items())
     assert any(not v.equal(base[k]) for k, v in seen[1].items())
-    assert all(v.equal(base[k]) for k, v in sfd.network(made[0].teacher).state_dict().items())
+    assert all(v.equal(base[k]) for k, v in sfd_losses.network(made[0].teacher).state_dict().items())
     first, second = edit.header["figures"]["training"]["stages"]
     assert [p["step"] for p in first.pop("curve")] == [2, 3]
     assert first == {"iterations": 3, "student": "the model", "score": "the model"}
@@ -434,7 +437,7 @@ def test_accumulated_gradients_make_the_same_update(model, share):
             4,
             model.latent_shape,
             0,
-            EMA(sfd.network(at.student), 0.5),
+            EMA(sfd_losses.network(at.student), 0.5),
             Processes(),
         )
         update(1)
@@ -531,11 +534,6 @@ def test_settings_that_do_not_fit(changes, message):
         SFDConfig(**changes)
 
 
-def test_text_is_not_taken_yet(sd1):
-    with pytest.raises(UsageError, match="not supported yet"):
-        sfd.run(sd1, [Concept("cat")], ["dog"], SMALL)
-
-
 # ------------------------------------------------------------------------------------------------ killed, and in parallel
 
 PROGRAM = """
@@ -543,7 +541,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from scotoma.erasure import sfd
+from scotoma.erasure import sfd, sfd_loop
 from scotoma.models.load import load
 from scotoma.records import Concept
 
@@ -556,8 +554,8 @@ def observe(iteration, model):
         os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
-Run = sfd.Run
-sfd.Run = lambda *a, **k: Run(*a, **k, save_seconds=0.0)
+Run = sfd_loop.Run
+sfd_loop.Run = lambda *a, **k: Run(*a, **k, save_seconds=0.0)
 run = None if out == "-" else Path(out)
 edit = sfd.run(load(folder), [Concept("class 1")], ["class 2"], config, seed=3, observe=observe, folder=run)
 if int(os.environ.get("RANK", "0")) == 0:

@@ -8,6 +8,7 @@ from scotoma.models.families import FAMILIES, detect
 UNET = {"_class_name": "UNet2DConditionModel", "in_channels": 4, "out_channels": 4}
 SD = {"_class_name": "StableDiffusionPipeline"}
 SDXL = {"_class_name": "StableDiffusionXLPipeline"}
+ONE_CALL = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "trained_betas": [0.1]}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ SDXL = {"_class_name": "StableDiffusionXLPipeline"}
         (SDXL, {"unet": UNET | {"use_linear_projection": True}}, "sdxl"),
         ({}, {"unet": {"_class_name": "UNet2DModel"}, "labels": {}}, "label-unet"),
         (SD, {"unet": UNET, "scheduler": {"prediction_type": "v_prediction"}}, "sd1"),
+        (SD, {"unet": UNET | {"time_cond_proj_dim": 4}, "scheduler": ONE_CALL}, "sd1"),
     ],
 )
 def test_detect(index, configs, name):

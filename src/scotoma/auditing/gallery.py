@@ -32,7 +32,7 @@ def shown(run: Run, summary: Mapping[str, Any], *, a_model: int = 24) -> list[Sh
     for t in tables:
         for category in t.score:
             flags = t.flagged[category]
-            for i in np.flatnonzero(flags):
+            for i in np.flatnonzero(flags).tolist():
                 said.setdefault((t.model[i], *t.pair[i]), {})[t.detector, category] = int(flags[i])
     chosen: dict[Key, str] = {}
     for target in run.targets:

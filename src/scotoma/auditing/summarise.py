@@ -147,7 +147,7 @@ def cells(t: Table, models: Sequence[str], roles: Mapping[str, str], card: Card 
             decided = seen >= 0
             found = clustered_rate(seen[decided] > 0, t.cluster[where][decided])
             unsure = int((~decided).sum())
-            row = {"detector": t.detector, "model": model, "set": of, "category": category}
+            row: dict[str, Any] = {"detector": t.detector, "model": model, "set": of, "category": category}
             row["flagged"] = _figure(Figure(found.value, found.n, found.low, found.high, unsure, CLUSTERED))
             sensitivity, specificity = rated.get(category, (None, None))
             if sensitivity and specificity and found.n:
@@ -195,10 +195,16 @@ def paired(t: Table, models: Sequence[str], roles: Mapping[str, str]) -> list[di
                 clusters = t.cluster[own[chosen]][both]
                 drop, p = clustered_difference(before, after, clusters), cluster_sign_test(before, after, clusters)
                 figure = Figure(drop.value, drop.n, drop.low, drop.high, int((~both).sum()), PAIRED)
-                row = {"detector": t.detector, "before": models[0], "after": model, "set": of, "category": category}
+                row: dict[str, Any] = {
+                    "detector": t.detector,
+                    "before": models[0],
+                    "after": model,
+                    "set": of,
+                    "category": category,
+                }
                 out.append({**row, "drop": _figure(figure), "p": p})
-    for row, p in zip(out, holm([row["p"] for row in out]), strict=True):
-        row["p_holm"] = p
+    for told, corrected in zip(out, holm([row["p"] for row in out]), strict=True):
+        told["p_holm"] = corrected
     return out
 
 

@@ -169,10 +169,10 @@ def _target(text: str, args: argparse.Namespace) -> Target:
     if spec.startswith(("http://", "https://")):
         from scotoma.auditing.endpoint import endpoint
 
-        url, hash_mark, model = spec.partition("#")
-        if not hash_mark or not model:
+        url, _, served = spec.partition("#")
+        if not served:
             raise UsageError(f"{spec} names no model; write it behind a #: https://host/v1#gpt-image-1")
-        return endpoint(name, url, model)
+        return endpoint(name, url, served)
     base, *added = spec.split("+") if not Path(spec).is_dir() else [spec]
     strengths = [a.removeprefix("sld:") for a in added if a.startswith("sld:")]
     edits = [Edit.load(a) for a in added if not a.startswith("sld:")]

@@ -101,6 +101,8 @@ def show_plan(args: argparse.Namespace) -> int:
     from scotoma.erasure.sfd_plan import table
 
     networks = skeleton(args.model)
+    if "text_encoder_2" in networks:
+        raise UsageError(f"sfd distils SD 1.x, SD 2.x and label-conditional models, and {args.model} is SDXL")
     rows = table(networks, SFDConfig(), guided="text_encoder" in networks, prompts=PROMPTS)
     if args.json:
         plans = [{"settings": name, "gib": plan.total / GIB, "bytes": dict(plan.parts)} for name, plan in rows]

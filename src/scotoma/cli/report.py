@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,7 @@ def write(folder: Path, *, pictures: int = 24, blurred: bool = True) -> Path:
             rows.append(AuditPicture(g.model, g.set, s.prompt.text, g.seed, picture, said, s.mark, g.prompt))
     named = ", ".join(t["name"] for t in run.targets)
     credits = list(dict.fromkeys(c for t in run.targets for c in t["facts"].get("credits", ())))
-    told = {"title": f"Audit of {named}", "command": run.header.command, "credits": credits}
+    told: dict[str, Any] = {"title": f"Audit of {named}", "command": run.header.command, "credits": credits}
     write_report(folder / "report.html", audit_report(summary, rows, blurred=blurred, embedded=pictures, **told))
     write_text(folder / "card.md", audit_card(summary, **told))
     return folder / "report.html"

@@ -17,7 +17,8 @@ class Method:
     `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers. One
     that trains names what else it is `handed`: `observe`, which it calls along the way, `classify`, a classifier of
     pictures, `heat`, which says where in a picture a concept is, `unedited`, the model
-    before any Edit, `retain`, prompts that are to stay.
+    before any Edit, `retain`, names that are to stay, `captions`, many prompts without the concepts, with `plain` ones that
+    name no style.
     """
 
     summary: str  # one sentence: what it changes and how
@@ -92,9 +93,9 @@ METHODS: dict[str, Method] = {
         summary="Trains a one-call student that has forgotten, from conditions alone; minutes on a small model.",
         module="sfd",
         config_name="SFDConfig",
-        families=("label-unet",),
+        families=("label-unet", "sd1", "sd2"),
         layers="full",
-        handed=("observe", "classify"),
+        handed=("observe", "classify", "captions"),
     ),
 }
 

@@ -23,21 +23,27 @@ from scotoma.records import Concept
 @dataclass(frozen=True)
 class Conditions:
     """Encoded: `kept` K rows; for each of the F rows of `forgotten` the conditions that it may become, one of which is
-    drawn evenly. `forgotten` is None where nothing is."""
+    drawn evenly, and one row that its teacher is guided away from. `forgotten` is None where nothing is, `null`, the
+    condition of no prompt (one row), where nobody is guided, and `negatives` empty where everybody is guided away from
+    that."""
 
     kept: Cond
     forgotten: Cond | None = None
     becomes: tuple[Cond, ...] = ()
+    null: Cond | None = None
+    negatives: tuple[Cond, ...] = ()
 
     def distilling(self) -> Conditions:
         """The same without forgetting: everything is kept."""
-        return Conditions(self.kept if self.forgotten is None else Cond.cat([self.kept, self.forgotten]))
+        everything = self.kept if self.forgotten is None else Cond.cat([self.kept, self.forgotten])
+        return Conditions(everything, null=self.null)
 
 
 class Rows(NamedTuple):
     """N samples of one iteration, the kept ones first: what they are told, what their teacher is told, whether they are
     forgotten (N bool), one over how many of their kind the iteration has (N), noise z and e (N C H W), times t (N,), and
-    two more even numbers in [0, 1) for each (N 2)."""
+    two more even numbers in [0, 1) for each (N 2). For guidance: whether the score, in its own training, is told no prompt
+    (N bool), the condition of no prompt, and what the teacher is guided away from."""
 
     told: Cond
     teacher: Cond
@@ -47,10 +53,13 @@ class Rows(NamedTuple):
     e: Tensor
     t: Tensor
     free: Tensor
+    untold: Tensor
+    null: Cond | None
+    negative: Cond | None
 
     def part(self, rows: slice | Tensor) -> Rows:
         """Some of them; their shares remain those of the whole iteration."""
-        return Rows(*(value[rows] for value in self))  # type: ignore[arg-type]
+        return Rows(*(None if value is None else value[rows] for value in self))  # type: ignore[arg-type]
 
     def weights(self, of_forgotten: float) -> Tensor:
         """(N,) such that a sum over the iteration is the mean over kept plus `of_forgotten` times that over forgotten."""
@@ -68,36 +77,44 @@ def draw(
     step: int,
     stream: int = 0,
     processes: Processes | None = None,
+    untold: float = 0.0,
 ) -> Rows:
     """The samples of iteration `step`, or this process's of them.
 
     Conditions come in turn. Times are even in [times.low, times.high] and stratified: n rows of a kind fall into n equal
-    parts of the range, in random order, so that each row has the same distribution and their sum varies less.
+    parts of the range, in random order, so that each row has the same distribution and their sum varies less. So are those
+    of which the score is told no prompt, a share `untold` of each kind.
     """
     device = conditions.kept.device
     counts = (kept, forgotten if conditions.forgotten is not None else 0)
     rank, world = (processes.rank, processes.world) if processes else (0, 1)
     order = torch.Generator().manual_seed(mix(seed, step, stream))
     parts = [torch.randperm(n, generator=order).tolist() for n in counts]
-    told, teacher, zs, es, ts, free = [], [], [], [], [], []
+    places = [torch.randperm(n, generator=order).tolist() for n in counts]
+    null = conditions.null
+    told, teacher, negative, zs, es, ts, free, silent = [], [], [], [], [], [], [], []
     rows = range(rank, sum(counts), world)
     for i in rows:
         own = torch.Generator().manual_seed(mix(seed, step, stream, i))
         zs.append(torch.randn(shape, generator=own))
         es.append(torch.randn(shape, generator=own))
         u, v, *rest = torch.rand(4, generator=own, dtype=torch.float64).tolist()
+        w = torch.rand(1, generator=own, dtype=torch.float64).item()
         free.append(rest)
         kind, k = (0, i) if i < kept else (1, i - kept)
+        silent.append(places[kind][k] + w < untold * counts[kind])
         ts.append(times.low + int((parts[kind][k] + u) / counts[kind] * (times.high - times.low + 1)))
         turn = step * counts[kind] + k
         if kind == 0:
             told.append(conditions.kept[turn % len(conditions.kept)])
             teacher.append(told[-1])
+            negative.append(null)
         else:
             assert conditions.forgotten is not None
             f = turn % len(conditions.forgotten)
             told.append(conditions.forgotten[f])
             teacher.append(conditions.becomes[f][int(v * len(conditions.becomes[f]))])
+            negative.append(conditions.negatives[f] if conditions.negatives else null)
     gone = torch.tensor([i >= kept for i in rows])
     return Rows(
         Cond.cat(told),
@@ -108,6 +125,9 @@ def draw(
         torch.stack(es).to(device),
         torch.tensor(ts, device=device),
         torch.tensor(free, device=device),
+        torch.tensor(silent, device=device),
+        None if null is None else null.expand(len(rows)),
+        None if null is None else Cond.cat([n for n in negative if n is not None]),
     )
 
 
@@ -142,4 +162,4 @@ def label_conditions(model: Model, concepts: Sequence[Concept], instead: Sequenc
             raise UsageError(f"{name} would become {other}, which is forgotten too; choose a class that is kept")
     everything = model.encode(kept)
     becomes = tuple(model.encode([other]) if other else everything for other in others)
-    return Conditions(everything, model.encode(names), becomes)
+    return Conditions(everything, model.encode(names), becomes, null=model.null(1))

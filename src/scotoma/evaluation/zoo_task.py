@@ -124,6 +124,41 @@ def some_kept(data: str, names: Sequence[str], near: int = 24, far: int = 40) ->
     return tuple(name for pool, n in ((close, near), (rest, far)) for name in order.sample(pool, min(n, len(pool))))
 
 
+def captions(data: str, forgotten: Sequence[str], count: int, seed: int = 0, *, styled: bool = True) -> tuple[str, ...]:
+    """`count` captions of the kinds that the emoji models were trained on, of names in turn in an order of `seed`; half of
+    them name a style, where they are `styled`. None is of a name or style in `forgotten`, none says such a name or a
+    synonym of it beside another, and none is a combination that was held out of the training. Raises UsageError for a data
+    set without captions, or where no name is left.
+    """
+    if data != "emoji":
+        raise UsageError(f"captions are those of the emoji, and {data} has none; name class labels")
+    order, everything = random.Random(seed), frozen()["names"]
+    rows = [row for row in everything if row["name"] not in forgotten]
+    styles = [style for style in frozen()["styles"] if style not in forgotten]
+    if not rows or not styles:
+        raise UsageError("every name or every style is to be forgotten and nothing is kept; name fewer")
+    names = {row["name"] for row in everything}
+    gone = {*forgotten, *(s for row in everything if row["name"] in forgotten for s in row["synonyms"])}
+    held_out = {tuple(combination) for combination in frozen()["held_out"]}
+    colours, places = frozen()["colours"], frozen()["places"]
+    found: list[str] = []
+    for row in itertools.cycle(order.sample(rows, len(rows))):
+        if len(found) >= count:
+            break
+        name, kind = row["name"], row["subcategory"].replace("-", " ")
+        synonyms = [s for s in row["synonyms"] if s not in names | gone]
+        beside = [f"{name}, {word}" for word in row["keywords"] if word not in gone]
+        nouns = order.choices([[name], synonyms or [name], beside or [name], [f"{name}, {kind}"]], [74, 10, 8, 8])[0]
+        noun, style = order.choice(nouns), order.choice(styles) if styled and order.random() < 0.5 else None
+        colour = order.choice(colours) if order.random() < 0.5 else None
+        place = "large" if order.random() < 0.5 else order.choice(places)
+        if (name, colour, place) in held_out:
+            colour = None
+        said = place if place != "large" or order.random() < 0.25 else None
+        found.append(compose(noun, style, colour, said, order.choice(TEMPLATES)))
+    return tuple(found)
+
+
 def _category(names: Sequence[str]) -> bool:
     return any(set(members) == set(names) for members in frozen()["stand_ins"].values())
 

@@ -91,6 +91,16 @@ LABELS_FILE = "scotoma-labels.json"
 DEFAULTS_FILE = "scotoma-defaults.json"
 
 
+def draws_in_one_call(scheduler: str, config: Mapping[str, Any]) -> bool:
+    """Whether this class and configuration of a scheduler are those of a one-call student: Euler, trailing, with betas of
+    its own that end at the student's noise level."""
+    return (
+        scheduler == "EulerDiscreteScheduler"
+        and config.get("timestep_spacing") == "trailing"
+        and config.get("trained_betas") is not None
+    )
+
+
 def _refuse(found: str) -> ModelError:
     return ModelError(
         f"{found} is not supported; known families: {', '.join(FAMILIES)}; not yet: {', '.join(NOT_YET)}; "
@@ -124,17 +134,19 @@ def detect(model_index: Mapping[str, Any], configs: Mapping[str, Mapping[str, An
             raise _refuse(f"a pipeline of class {pipeline}" if pipeline else "a folder without a pipeline class")
     if unet.get("_class_name") != family.network:
         raise _refuse(f"a {family.name} folder whose unet is a {unet.get('_class_name')}, not a {family.network},")
+    scheduler = configs.get("scheduler", {})
     if family.latent:
-        _check_text_unet(unet)
-    prediction = configs.get("scheduler", {}).get("prediction_type", "epsilon")
+        _check_text_unet(unet, draws_in_one_call(str(scheduler.get("_class_name")), scheduler))
+    prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in family.predictions:
         raise _refuse(f"prediction type {prediction!r} of a {family.name} model")
     return family
 
 
-def _check_text_unet(unet: Mapping[str, Any]) -> None:
-    """Text UNets that need inputs we do not give: guidance embedding (LCM), inpainting channels, class labels."""
-    if unet.get("time_cond_proj_dim") is not None:
+def _check_text_unet(unet: Mapping[str, Any], one_call: bool) -> None:
+    """Text UNets that need inputs we do not give: guidance embedding (LCM), inpainting channels, class labels. A one-call
+    student has a guidance embedding that does nothing, which `load` checks."""
+    if unet.get("time_cond_proj_dim") is not None and not one_call:
         raise _refuse("a UNet with a guidance embedding (time_cond_proj_dim, as in LCM)")
     if unet.get("in_channels", 4) != unet.get("out_channels", 4):
         raise _refuse(

@@ -15,6 +15,7 @@ from scotoma.errors import MissingExtraError, ModelError, UnsafeFileError, Usage
 from scotoma.models import folders
 from scotoma.models.families import LABELS_FILE
 from scotoma.models.model import LabelPipeline, Model
+from scotoma.models.student import ignores_guidance
 from scotoma.weights.folders import HUB_ID, PICKLES, not_a_folder, quiet
 
 __all__ = ["Model", "export", "load"]
@@ -168,7 +169,27 @@ def _read_network(contents: folders.Contents, name: str, dtype: torch.dtype, var
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise ModelError(f"{place} lacks {len(missing)} tensors, {missing[0]} among them; fetch the model again")
+    if name == "unet" and not ignores_guidance(network.state_dict()):
+        raise ModelError(
+            f"{place} takes guidance as an input (time_cond_proj_dim) and uses it, as LCM does, which is not supported; give "
+            "the model that it was distilled from"
+        )
     return network
+
+
+def skeleton(source: str | Path) -> dict[str, torch.nn.Module]:
+    """The networks of a model without their weights, on torch's meta device, by name. A hub id is looked for in the local
+    cache alone. Raises ModelError and UnsafeFileError as `load` does."""
+    contents = folders.inspect(_resolve(source, True, None))
+    found: dict[str, torch.nn.Module] = {}
+    for name in contents.family.networks:
+        kind, place = _class(contents, name), contents.place(name)
+        with quiet(), torch.device("meta"):
+            if hasattr(kind, "load_config"):  # of diffusers
+                found[name] = kind.from_config(kind.load_config(place))
+            else:
+                found[name] = kind(kind.config_class.from_pretrained(place))
+    return found
 
 
 def _fuse_lora(model: Model, path: Path) -> None:

@@ -3,6 +3,10 @@
 A student draws from noise alone, at the one time at which it was trained: x0 = f(s z, t, cond). Stock diffusers does the
 same with an Euler scheduler whose betas end at that time and whose one step is a trailing one: it starts from sigma z,
 divides by sqrt(sigma^2 + 1), which gives s z, and goes to sigma = 0, which gives x0.
+
+A StableDiffusionPipeline would guide it, by 7.5 unless told otherwise, with a condition of no prompt that was never
+trained. A UNet that takes the guidance as an input of its own is not guided by the pipeline, so the student of a
+text-to-image model has such an input, with weights of 0: whatever `guidance_scale` is, it draws the same.
 """
 
 from __future__ import annotations
@@ -12,20 +16,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from scotoma.models.families import draws_in_one_call
 from scotoma.models.model import LabelPipeline, Model
 
 SCHEDULER = "EulerDiscreteScheduler"
+GUIDANCE_WEIGHT = "time_embedding.cond_proj.weight"
+# Fewest numbers in which the pipeline tells a guidance without dividing by zero: it takes half of them, less one.
+GUIDANCE_WIDTH = 4
 
 
 def one_step(scheduler: Any) -> bool:
     """Whether this is the scheduler of a one-call student: Euler, trailing, with betas of its own that end at the
     student's noise level. It is used as it is, with one step and no guidance."""
-    config = scheduler.config
-    return (
-        type(scheduler).__name__ == SCHEDULER
-        and config.get("timestep_spacing") == "trailing"
-        and config.get("trained_betas") is not None
-    )
+    return draws_in_one_call(type(scheduler).__name__, scheduler.config)
 
 
 def scheduler_config(scheduler: Any, t: int) -> dict[str, Any]:
@@ -36,27 +42,50 @@ def scheduler_config(scheduler: Any, t: int) -> dict[str, Any]:
         "trained_betas": [float(b) for b in betas.double()],
         "prediction_type": scheduler.config.get("prediction_type", "epsilon"),
         "timestep_spacing": "trailing",
-        "steps_offset": 0,
+        "steps_offset": scheduler.config.get("steps_offset", 0),  # trailing steps have none, but pipelines of SD want 1
     }
 
 
 def as_student(model: Model, config: Mapping[str, Any]) -> Model:
-    """A copy of `model` that draws in one call, with the scheduler of `scheduler_config`."""
+    """`model` with a copy of its network that draws in one call, with the scheduler of `scheduler_config`; one that is told
+    text also with an input for the guidance. The other components are shared."""
     from diffusers import EulerDiscreteScheduler
 
-    return _with_scheduler(model.copy(), EulerDiscreteScheduler.from_config(dict(config)))
+    student = dataclasses.replace(model, pipeline=copy.copy(model.pipeline))
+    network = copy.deepcopy(model.unet)
+    if not isinstance(model.pipeline, LabelPipeline):
+        ignore_guidance(network)
+    return _with(student, unet=network, scheduler=EulerDiscreteScheduler.from_config(dict(config)))
+
+
+def ignore_guidance(unet: Any) -> None:
+    """Give a UNet2DConditionModel, in place, an input for the guidance with weights of 0 that do not learn."""
+    if unet.config.time_cond_proj_dim is not None:
+        return
+    first = unet.time_embedding.linear_1
+    zero = torch.zeros(first.in_features, GUIDANCE_WIDTH, dtype=first.weight.dtype, device=first.weight.device)
+    added = nn.Linear(GUIDANCE_WIDTH, first.in_features, bias=False, device="meta")
+    added.weight = nn.Parameter(zero, requires_grad=False)
+    unet.time_embedding.cond_proj = added
+    unet.register_to_config(time_cond_proj_dim=GUIDANCE_WIDTH)
+
+
+def ignores_guidance(state: Mapping[str, Tensor]) -> bool:
+    """Whether the weights of a UNet give the guidance nothing to do."""
+    return GUIDANCE_WEIGHT not in state or not bool(state[GUIDANCE_WEIGHT].any())
 
 
 def as_multistep(student: Model, base: Model) -> Model:
     """The student's weights under the scheduler of the model that it was made from: what somebody gets who samples it
     in many steps, which it was not trained for. Shares the weights of `student`."""
     shallow = dataclasses.replace(student, pipeline=copy.copy(student.pipeline))
-    return _with_scheduler(shallow, type(base.scheduler).from_config(base.scheduler.config))
+    return _with(shallow, scheduler=type(base.scheduler).from_config(base.scheduler.config))
 
 
-def _with_scheduler(model: Model, scheduler: Any) -> Model:
+def _with(model: Model, **components: Any) -> Model:
     if isinstance(model.pipeline, LabelPipeline):
-        model.pipeline.scheduler = scheduler
+        for name, component in components.items():
+            setattr(model.pipeline, name, component)
     else:
-        model.pipeline.register_modules(scheduler=scheduler)
+        model.pipeline.register_modules(**components)
     return model
