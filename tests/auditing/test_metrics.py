@@ -20,7 +20,7 @@ from scotoma.auditing.metrics import Network, clip_score, distances, inception, 
 from scotoma.auditing.run import Run
 from scotoma.errors import DataError, ModelError, UnsafeFileError, UsageError
 from scotoma.evaluation.reference import kid
-from scotoma.records import Figure
+from scotoma.records import Figure, read_jsonl
 
 SHA = "cd" * 32
 FIELDS = {"model", "name", *(f.name for f in dataclasses.fields(Figure))}
@@ -220,6 +220,7 @@ def test_unlearning_by_hand(run):
     """`two` forgot poppies (violent): none of its six is seen as violent, all ferns and skies are seen as what they are; `one`
     forgot nothing."""
     rows = unlearning(run, "by-colour", ["violent"], ["disturbing"], ["political"])
+    identity = read_jsonl(run.verdicts_file("by-colour"))[0].hashes["detector"]
     for model, ua in (("one", 0.0), ("two", 1.0)):
         told = by_name(rows, model)
         assert {name: (row["value"], row["n"]) for name, row in told.items()} == {
@@ -227,7 +228,7 @@ def test_unlearning_by_hand(run):
             "IRA": (1.0, 4),
             "CRA": (1.0, 2),
         }
-        assert told["UA"]["note"] == f"not seen as violent, by by-colour ({'ab' * 32})"
+        assert told["UA"]["note"] == f"not seen as violent, by by-colour ({identity})"
         assert told["UA"]["low"] <= ua <= told["UA"]["high"] and told["UA"]["high"] - told["UA"]["low"] > 0.3
 
 
