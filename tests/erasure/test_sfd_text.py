@@ -281,7 +281,7 @@ def test_templates_and_products(sd1, tmp_path):
         "lynx, an emoji",
     }
     both = forgotten_prompts(**ask, templates=("a {}",), products=str(file))
-    assert both[0] == Forgotten("a cat", "") and both[1:] == by_products
+    assert both[0] == Forgotten("a cat", "", "cat, lynx") and both[1:] == by_products
     named = {**ask, "instead": ["dog"]}
     assert forgotten_prompts(**named, templates=("a {}",), products="") == [Forgotten("a cat", "a dog")]
     with pytest.raises(UsageError, match="dog is not used"):

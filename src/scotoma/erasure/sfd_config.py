@@ -83,7 +83,7 @@ class SFDConfig:
         default="",
         metadata={
             "help": "text: a YAML file of subjects and keywords: a subject with a keyword becomes the bare subject, all "
-            "keywords its negative prompt; in place of templates, unless these are given; stand-ins: an example that ships"
+            "keywords its negative prompt; templates, if given beside it, have that too; stand-ins: an example that ships"
         },
     )
     retain: tuple[str, ...] = field(

@@ -80,25 +80,27 @@ def forgotten_prompts(
     kept: Sequence[str],
 ) -> list[Forgotten]:
     """Of all concepts: by `templates`, and by the file `products` (or EXAMPLE). Where there is a file, templates count only
-    if some are given. `kept` are the prompts that a style is forgotten in; of many, STYLED are taken.
+    if some are given, and then what they become is guided away from its keywords as well. `kept` are the prompts that a
+    style is forgotten in; of many, STYLED are taken.
 
     Raises UsageError for a file that cannot be read and for an alternative that nothing would become, BoundsError.
     """
-    found: list[Forgotten] = []
-    if templates or not products:
-        styled = kept if len(kept) <= STYLED else random.Random(0).sample(list(kept), STYLED)
-        found += [Forgotten(*pair) for pair in pairs(model, concepts, instead, templates, styled)]
-    elif any(instead):
-        raise UsageError(
-            f"sfd: with products a prompt becomes its bare subject, and {' and '.join(filter(None, instead))} is not used; "
-            "leave --instead out, or give templates beside the products"
-        )
+    by_products: list[Forgotten] = []
     if products:
         subjects, keywords = read_products(products)
         for subject in subjects:
             check_concepts(concepts, subject)
-        found += product_prompts(subjects, keywords or [c.name for c in concepts])
-    return found
+        by_products = product_prompts(subjects, keywords or [c.name for c in concepts])
+        if not templates and any(instead):
+            raise UsageError(
+                f"sfd: with products a prompt becomes its bare subject, and {' and '.join(filter(None, instead))} is not used; "
+                "leave --instead out, or give templates beside the products"
+            )
+        if not templates:
+            return by_products
+    negative = by_products[0].negative if by_products else ""
+    styled = kept if len(kept) <= STYLED else random.Random(0).sample(list(kept), STYLED)
+    return [*(Forgotten(*pair, negative) for pair in pairs(model, concepts, instead, templates, styled)), *by_products]
 
 
 def product_prompts(subjects: Sequence[str], keywords: Sequence[str]) -> list[Forgotten]:
