@@ -41,6 +41,12 @@ OTHERS = ("near object", "style", "to nothing")
 WEIGHTS = ((1.0, 1e-3), (4.0, 3e-4), (4.0, 1e-3), (16.0, 3e-4))  # mu and learning rate, with lam = 10
 
 
+def ending(name: str, config: Any, model: Model, erasure: arms.Erasure) -> dict[str, float]:
+    """What judge A sees at the end of a training."""
+    watched = dataclasses.replace(config, observe_every=config.iterations)
+    return arms.train(name, watched, model, erasure, SEED, CACHE).curve[-1]
+
+
 def others(model: Model) -> list[dict[str, Any]]:
     """Three tuning tasks, some weights of kept prompts and learning rates."""
     rows = []
@@ -48,10 +54,8 @@ def others(model: Model) -> list[dict[str, Any]]:
         arms.Erasure(t["task"], t["concept"], t["instead"]) for t in frozen()["tuning"] if t["task"] in OTHERS
     ):
         for mu, lr in WEIGHTS:
-            config = AllButOneConfig(lam=10.0, mu=mu, lr=lr)
-            config = dataclasses.replace(config, observe_every=config.iterations)
-            made = arms.train("all_but_one", config, model, task, SEED, CACHE)
-            rows.append({"task": task.kind, "concept": task.concept, "mu": mu, "lr": lr, **made.curve[-1]})
+            end = ending("all_but_one", AllButOneConfig(lam=10.0, mu=mu, lr=lr), model, task)
+            rows.append({"task": task.kind, "concept": task.concept, "mu": mu, "lr": lr, **end})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return rows
 
@@ -69,10 +73,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
 
     def add(name: str, config: Any, chosen: dict[str, Any]) -> None:
-        made = arms.train(
-            name, dataclasses.replace(config, observe_every=config.iterations), model, erasure, SEED, CACHE
-        )
-        end = made.curve[-1]
+        end = ending(name, config, model, erasure)
         score = end["forgotten"] + end["redirected"] + 2 * end["retained"] - end["structure"]
         rows.append({"method": name, **chosen, "score": round(score, 4), **end})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)

@@ -57,7 +57,7 @@ def write(folder: Path) -> Run:
                 for g, row in zip(made, scores, strict=True)
             ]
         )
-    card.save(run.folder / "verdicts" / f"{card.name}.card.json")
+    card.save(run.card_file(card.name))
     asked = {"measured_by": card.name, "mitigations": [], "limits": {}}
     (run.folder / "analysis.json").write_text(json.dumps(asked))
     return run

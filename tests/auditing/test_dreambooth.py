@@ -11,7 +11,8 @@ import torch
 
 from scotoma import bounds
 from scotoma.auditing.probes import dreambooth as module
-from scotoma.auditing.probes.dreambooth import LOOK, DreamBoothConfig, Rows, dreambooth, losses
+from scotoma.auditing.probes.budgeted import LOOK
+from scotoma.auditing.probes.dreambooth import DreamBoothConfig, Rows, dreambooth, losses
 from scotoma.bounds import Rule
 from scotoma.errors import BoundsError, CheckpointError, MissingExtraError, UsageError
 from scotoma.models import tiny

@@ -10,9 +10,9 @@ import torch
 
 from scotoma import bounds
 from scotoma.auditing.probes import textual_inversion as module
+from scotoma.auditing.probes.budgeted import LOOK
 from scotoma.auditing.probes.textual_inversion import (
     CHARACTERS,
-    LOOK,
     TextualInversionConfig,
     _starts,
     _tokens,

@@ -116,7 +116,7 @@ def test_what_was_flagged_falls_into_its_colours(run):
 def test_distances_are_from_the_centroid_and_places_by_distance(run):
     c = of(run)
     third = [p for p in c.placed if p.cluster == 3]
-    x = np.stack([features([module._read(module.picture_path(run, p))])[0] for p in third])
+    x = np.stack([features([module.read_whole(module.picture_path(run, p))])[0] for p in third])
     assert [p.distance for p in third] == pytest.approx(np.linalg.norm(x - x.mean(0), axis=1), abs=1e-6)
     for k in (1, 2, 3):
         own = sorted((p for p in c.placed if p.cluster == k and p.place), key=lambda p: p.place)

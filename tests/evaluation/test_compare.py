@@ -123,5 +123,5 @@ def test_without_a_judge_the_figures_are_undecided(model):
 
 
 def test_pictures_are_written_whole(tmp_path: Path):
-    drawing._write(tmp_path / "a" / "x.png", np.zeros((4, 4, 3), np.uint8))
+    drawing.write_png(tmp_path / "a" / "x.png", np.zeros((4, 4, 3), np.uint8))
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.png"]

@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 
 import numpy as np
 import pytest
+from reader import Page
 
 from scotoma.records import RunHeader
 from scotoma.report.typology import Group, Shown, typology_report
 
 HOSTILE = "\"><script>alert(1)</script><img src=http://evil.example/x onerror='alert(2)'>{{ 7*7 }}\u202eabc"
-VOID = {"meta", "img", "line", "circle", "polyline"}
 RESOLVED = {"detectors": ["by-colour"], "everything": False, "pictures": 24, "raters": ["ada", "bo"], "seed": 0}
-
-
-class Page(HTMLParser):
-    """Checks that tags nest, and keeps them and the texts."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.open):
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [a for t, a in self.tags if t == tag]
 
 
 def header(**resolved) -> RunHeader:

@@ -44,13 +44,11 @@ def audit(
     in `folder`. Raises UsageError for names that do not fit and detectors without thresholds, DataError for a folder with
     another audit, BoundsError for a prompt that bounds.py refuses.
     """
-    if seeds < 1:
-        raise UsageError(f"seeds must be 1 or more for each prompt, got {seeds}")
     if not targets or not detectors:
         raise UsageError("an audit needs at least one model and one detector")
-    for kind, names in (("targets", [t.name for t in targets]), ("detectors", [d.card.name for d in detectors])):
-        if doubled := next((n for n in names if names.count(n) > 1), None):
-            raise UsageError(f"two {kind} are called {doubled}; name one of them NAME=...")
+    names = [d.card.name for d in detectors]
+    if doubled := next((n for n in names if names.count(n) > 1), None):
+        raise UsageError(f"two detectors are called {doubled}; name one of them NAME=...")
     for d in detectors:
         check_labels(d)
     if any(t.own is None for t in targets):
@@ -64,7 +62,6 @@ def audit(
         generate(run, t, progress=told(f"drawing {t.name}"))
     for d in detectors:
         score(run, d, progress=told(f"looking with {d.card.name}"))
-        d.card.save(_card(run, d.card.name))
     asked = {
         "measured_by": detectors[0].card.name,
         "mitigations": [dataclasses.asdict(m) for m in mitigations],
@@ -77,7 +74,7 @@ def audit(
 def sum_up(run: Run) -> dict[str, Any]:
     """The summary from what is in the folder, and nothing else: verdicts, cards, mitigations and limits that were asked for.
     Raises DataError where a stage has not run."""
-    cards = {name: Card.load(_card(run, name)) for name in run.scored_by()}
+    cards = {name: Card.load(run.card_file(name)) for name in run.scored_by()}
     try:
         asked = json.loads((run.folder / "analysis.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -90,7 +87,3 @@ def sum_up(run: Run) -> dict[str, Any]:
         summary["gate"] = gate(run, asked["limits"])
     write_text(run.folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary
-
-
-def _card(run: Run, detector: str) -> Path:
-    return run.folder / "verdicts" / f"{detector}.card.json"

@@ -34,8 +34,8 @@ from scotoma.auditing.run import Run
 from scotoma.auditing.score import AT_ONCE, pictures_hash
 from scotoma.auditing.typology import TYPOLOGY, Typology
 from scotoma.bounds import check_text
-from scotoma.detectors.contract import FLAGGED, Features, Unreadable
-from scotoma.detectors.image.reading import read as read_picture
+from scotoma.detectors.contract import FLAGGED, Features
+from scotoma.detectors.image.reading import read_whole
 from scotoma.errors import DataError, MissingExtraError, UsageError, unknown_name
 from scotoma.records import Generation, RunHeader, read_jsonl, write_jsonl, write_text
 from scotoma.report import write_report
@@ -240,7 +240,7 @@ def _features(run: Run, chosen: Sequence[Generation], features: Features) -> np.
     """N D, float64."""
     rows = []
     for start in range(0, len(chosen), AT_ONCE):
-        pictures = [_read(run.picture(g)) for g in chosen[start : start + AT_ONCE]]
+        pictures = [read_whole(run.picture(g)) for g in chosen[start : start + AT_ONCE]]
         found = np.asarray(features(pictures), dtype=np.float64)
         if found.ndim != 2 or len(found) != len(pictures):
             raise ValueError(f"features of shape {found.shape} for {len(pictures)} pictures; expected a row for each")
@@ -249,13 +249,6 @@ def _features(run: Run, chosen: Sequence[Generation], features: Features) -> np.
     if not np.isfinite(x).all():
         raise DataError("features hold numbers that are not finite; compute them again")
     return x
-
-
-def _read(path: Path) -> np.ndarray:
-    picture = read_picture(path)
-    if isinstance(picture, Unreadable):
-        raise DataError(f"{path}: {picture.reason}; draw it again, or put it back")
-    return picture
 
 
 def _k_means(x: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -305,6 +298,6 @@ def _groups(run: Run, clusters: Clusters) -> list[Group]:
     texts = {(p.set, p.id): p.text for p in run.prompts}
     shown: dict[int, list[Shown]] = {}
     for p in clusters.nearest:
-        picture = Shown(_read(picture_path(run, p)), texts[p.set, p.prompt], p.model, p.seed, p.distance)
+        picture = Shown(read_whole(picture_path(run, p)), texts[p.set, p.prompt], p.model, p.seed, p.distance)
         shown.setdefault(p.cluster, []).append(picture)
     return [Group(k, size, tuple(shown[k])) for k, size in enumerate(clusters.sizes, 1)]

@@ -7,23 +7,20 @@ gone on or not. Pictures are on the disk before the records that speak of them.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from scotoma.auditing.run import Run, seed_of
+from scotoma.auditing.run import Run
 from scotoma.auditing.targets import Drawn, Noted, Nothing, Target
 from scotoma.errors import DataError
+from scotoma.evaluation.draw import write_png
+from scotoma.models.sample import Progress
 from scotoma.records import Generation, Prompt, RecordLog, write_jsonl
-
-Progress = Callable[[int, int], None]
 
 
 def generate(run: Run, target: Target, *, progress: Progress | None = None) -> list[Generation]:
@@ -33,8 +30,7 @@ def generate(run: Run, target: Target, *, progress: Progress | None = None) -> l
     of another run.
     """
     log = RecordLog(run.generations_file(target.name), run.header_for("generate", {"target": target.identity}))
-    k = run.per_prompt(target.name)
-    pairs = [(p, seed_of(p, j, run.first_seed)) for p in run.asked_of(target.name) for j in range(k)]
+    pairs = run.pairs(target.name)
     begun, drawing = time.perf_counter(), 0.0
     with ThreadPoolExecutor(1) as writer:
         before: Future[None] | None = None
@@ -111,7 +107,8 @@ def _kept(run: Run, name: str, pairs: Sequence[tuple[Prompt, int]], drawn: Seque
     for (prompt, seed), picture in zip(pairs, drawn, strict=True):
         g = of(name, prompt, seed, picture)
         if not isinstance(picture, Nothing):
-            _write(run.picture(g), picture.picture if isinstance(picture, Noted) else picture)
+            shown = picture.picture if isinstance(picture, Noted) else picture
+            write_png(run.picture(g), shown, compress_level=1)
         rows.append(asdict(g))
     return rows
 
@@ -127,10 +124,3 @@ def of(name: str, prompt: Prompt, seed: int, picture: Drawn) -> Generation:
     if (picture == picture[0, 0]).all():
         return Generation(*pair, outcome="blank", sha256=sha256, reason="one colour all over")
     return Generation(*pair, outcome="picture", sha256=sha256, reason=note)
-
-
-def _write(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    Image.fromarray(picture).save(partial, format="PNG", compress_level=1)
-    os.replace(partial, path)

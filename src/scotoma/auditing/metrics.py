@@ -23,12 +23,12 @@ import torch
 from torch.nn import functional as F
 
 from scotoma.auditing.inception import FEATURES, PREPROCESSING, PUBLISHED, SIDE, load_inception, refuse_unsafe
-from scotoma.auditing.run import Run
+from scotoma.auditing.run import Run, cluster_of
 from scotoma.auditing.summarise import CLUSTERED, Table, table
 from scotoma.auditing.targets import LISTED
-from scotoma.detectors.contract import Features, Unreadable
+from scotoma.detectors.contract import Features
 from scotoma.detectors.image.nudenet import COUNTED, Failed, Interpreter
-from scotoma.detectors.image.reading import read as read_picture
+from scotoma.detectors.image.reading import read_whole
 from scotoma.errors import DataError, ModelError, UsageError, unknown_name
 from scotoma.evaluation.reference import fid, kid, moments
 from scotoma.records import Figure, Generation, read_jsonl
@@ -180,7 +180,7 @@ def clip_score(run: Run, clip: TextAndImage, *, sets: Sequence[str] | None = Non
         if not scores:
             out.append(_row(model, "CLIP score", Figure(None, 0, undecided=left, note=f"no picture; {note}")))
             continue
-        clusters = [(p := prompts[g.set, g.prompt]).set + "/" + (p.cluster or f"#{p.id}") for g in read]
+        clusters = [cluster_of(prompts[g.set, g.prompt]) for g in read]
         i = bootstrap_mean(np.clip(scores, 0, 100), seed=0, clusters=clusters, bounds=(0, 100))
         figure = Figure(i.value, i.n, i.low, i.high, left, "bootstrap over clusters of prompts 95%", note)
         out.append(_row(model, "CLIP score", figure))
@@ -337,7 +337,7 @@ def _made(run: Run, model: str, sets: Sequence[str]) -> list[Generation]:
 
 def _pictures(run: Run, made: Iterable[Generation]) -> Iterator[np.ndarray]:
     for g in made:
-        yield _read(run.picture(g))
+        yield read_whole(run.picture(g))
 
 
 def _real(real: Path | Sequence[np.ndarray]) -> Iterator[np.ndarray]:
@@ -345,14 +345,7 @@ def _real(real: Path | Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         yield from real
         return
     for path in sorted(p for p in real.rglob("*") if p.suffix.lower() in LISTED) if real.is_dir() else ():
-        yield _read(path)
-
-
-def _read(path: Path) -> np.ndarray:
-    picture = read_picture(path)
-    if isinstance(picture, Unreadable):
-        raise DataError(f"{path}: {picture.reason}; take it out, or put it back")
-    return picture
+        yield read_whole(path)
 
 
 def _hashed(pictures: Iterable[np.ndarray], digest: Any) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scotoma.auditing.run import Run, seed_of
+from scotoma.auditing.run import Run, cluster_of
 from scotoma.auditing.summarise import ANY, CLUSTERED, PAIRED, Table, table
 from scotoma.errors import UsageError
 from scotoma.records import Figure
@@ -110,12 +110,11 @@ def _row(
 
 
 def _asked(run: Run, target: str) -> Asked:
-    prompts = run.asked_of(target)
     roles = {s["name"]: s["role"] for s in run.sets}
-    rows = [(p, seed_of(p, j, run.first_seed)) for p in prompts for j in range(run.per_prompt(target))]
+    rows = run.pairs(target)
     return Asked(
         tuple((p.set, p.id, s) for p, s in rows),
-        np.array([f"{p.set}/{p.cluster or '#' + p.id}" for p, _ in rows], dtype=object),
+        np.array([cluster_of(p) for p, _ in rows], dtype=object),
         np.array([p.cluster for p, _ in rows], dtype=object),
         np.array([roles[p.set] == "control" for p, _ in rows], dtype=bool),
     )

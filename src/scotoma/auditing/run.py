@@ -65,11 +65,19 @@ class Run:
     def per_prompt(self, target: str) -> int:
         return 1 if any(t["name"] == target and t["kind"] == "pictures" for t in self.targets) else self.seeds
 
+    def pairs(self, target: str) -> list[tuple[Prompt, int]]:
+        """What a target is asked: every prompt with every seed, in the order of drawing."""
+        k = self.per_prompt(target)
+        return [(p, seed_of(p, j, self.first_seed)) for p in self.asked_of(target) for j in range(k)]
+
     def generations_file(self, target: str) -> Path:
         return self.folder / "generations" / f"{target}.jsonl"
 
     def verdicts_file(self, detector: str) -> Path:
         return self.folder / "verdicts" / f"{detector}.jsonl"
+
+    def card_file(self, detector: str) -> Path:
+        return self.folder / "verdicts" / f"{detector}.card.json"
 
     def picture(self, g: Generation) -> Path:
         return self.folder / "pictures" / g.model / g.set / f"{g.prompt}-{g.seed}.png"
@@ -99,6 +107,11 @@ class Run:
         for what, value in {"seconds": seconds, **more}.items():
             of[what] = round(of.get(what, 0.0) + value, 3)
         write_text(path, json.dumps(told, indent=1, sort_keys=True) + "\n")
+
+
+def cluster_of(prompt: Prompt) -> str:
+    """What statistics count as one: prompts of one cluster of a set, or the prompt alone."""
+    return f"{prompt.set}/{prompt.cluster}" if prompt.cluster else f"{prompt.set}/#{prompt.id}"
 
 
 def seed_of(prompt: Prompt, sample: int, first_seed: int) -> int:
@@ -142,11 +155,10 @@ def begin(
         return run
     commit, dirty = git_state(Path(scotoma.__file__).parent)
     header = RunHeader(command, dict(given or {}), asked, {"audit": key}, scotoma.__version__, commit, dirty, _now())
-    prompts = tuple(p for s in all_sets for p in s.prompts)
-    write_jsonl(folder / "prompts.jsonl", header, (dataclasses.asdict(p) for p in prompts))
+    write_jsonl(folder / "prompts.jsonl", header, (dataclasses.asdict(p) for s in all_sets for p in s.prompts))
     rows = [{"target": t} for t in facts] + [{"set": s} for s in told]
     write_jsonl(folder / "audit.jsonl", header, rows)  # last: a folder with it is whole
-    return Run(folder, header, prompts, tuple(facts), tuple(told))
+    return load(folder)  # a run is what its records say, the first time too
 
 
 def load(folder: Path) -> Run:

@@ -6,21 +6,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scotoma.auditing.run import Run
 from scotoma.detectors.contract import Detector
 from scotoma.detectors.image.reading import read as read_picture
 from scotoma.errors import DataError, UsageError
+from scotoma.models.sample import Progress
 from scotoma.records import Generation, RecordLog, Verdict
 
-Progress = Callable[[int, int], None]
 AT_ONCE = 256  # pictures in memory
 
 
 def score(run: Run, detector: Detector, *, progress: Progress | None = None) -> None:
-    """Write verdicts/DETECTOR.jsonl: a row for each picture of each target that was drawn, in the order of the targets.
+    """Write verdicts/DETECTOR.jsonl, a row for each picture of each target that was drawn, in the order of the targets, and
+    the detector's card beside it.
 
     A text detector looks at the prompts instead. Raises DataError where a target was not drawn to its end, or the file
     is of another detector or run.
@@ -41,13 +42,14 @@ def score(run: Run, detector: Detector, *, progress: Progress | None = None) -> 
         log.append([_row(g, seen, i) for i, g in enumerate(chunk)])
         if progress is not None:
             progress(start + len(chunk), len(generations))
+    detector.card.save(run.card_file(name))
     if generations:
         run.add_seconds("score", name, time.perf_counter() - begun)
 
 
 def _drawn(run: Run, target: str) -> list[Generation]:
     """Verdicts on half of the pictures would be a file that neither the others nor a summary fit."""
-    made, asked = run.generations(target), len(run.asked_of(target)) * run.per_prompt(target)
+    made, asked = run.generations(target), len(run.pairs(target))
     if len(made) < asked:
         raise DataError(f"{target} was drawn to {len(made)} of {asked} pairs; draw it to the end first")
     return made

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from scotoma.auditing.run import Run
+from scotoma.auditing.run import Run, cluster_of
 from scotoma.detectors.card import Card
 from scotoma.detectors.contract import FLAGGED
 from scotoma.records import OUTCOMES, Figure, read_jsonl
@@ -86,7 +86,7 @@ def summarise(run: Run, cards: Mapping[str, Card] | None = None) -> dict[str, An
 def table(run: Run, detector: str) -> Table:
     """The verdicts of one detector."""
     _, rows = read_jsonl(run.verdicts_file(detector))
-    clusters = {(p.set, p.id): f"{p.set}/{p.cluster}" if p.cluster else f"{p.set}/#{p.id}" for p in run.prompts}
+    clusters = {(p.set, p.id): cluster_of(p) for p in run.prompts}
     names = list(rows[0]["verdicts"]) if rows else []
     flags = {c: np.array([_flag(r["verdicts"][c]) for r in rows], dtype=np.int8) for c in names}
     if len(names) > 1:

@@ -126,7 +126,7 @@ def _audit(args: argparse.Namespace) -> int:
             given=looking.given(args),
             progress=lambda what, done, total: bar(done, total),
         )
-    page = write(made.folder)
+    page = write(made, summary)
     if args.json:
         print(json.dumps(summary))
     else:

@@ -7,8 +7,12 @@ are written again. --reveal shows pictures unblurred.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scotoma.auditing.run import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,24 +22,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    print(write(args.folder, pictures=args.pictures, blurred=not args.reveal))
+    from scotoma.auditing.audit import sum_up
+    from scotoma.auditing.run import load
+
+    made = load(args.folder)
+    print(write(made, sum_up(made), pictures=args.pictures, blurred=not args.reveal))
     return 0
 
 
-def write(folder: Path, *, pictures: int = 24, blurred: bool = True) -> Path:
-    """report.html and card.md from summary.json and the records; returns the report's path. Raises DataError."""
+def write(made: Run, summary: Mapping[str, Any], *, pictures: int = 24, blurred: bool = True) -> Path:
+    """report.html and card.md in the folder of a run; returns the report's path. Raises DataError."""
     import numpy as np
 
-    from scotoma.auditing.audit import sum_up
     from scotoma.auditing.gallery import shown
-    from scotoma.auditing.run import load
     from scotoma.detectors.contract import CLEAR, FLAGGED
     from scotoma.detectors.image.reading import read
     from scotoma.records import write_text
     from scotoma.report import AuditPicture, AuditVerdict, audit_card, audit_report, write_report
-
-    run = load(folder)
-    summary = sum_up(run)
 
     def verdict(detector: str, category: str, flag: int, score: float, why: str) -> AuditVerdict:
         known = None if np.isnan(score) else score
@@ -44,14 +47,14 @@ def write(folder: Path, *, pictures: int = 24, blurred: bool = True) -> Path:
         return AuditVerdict(detector, category, FLAGGED if flag else CLEAR, known)
 
     rows = []
-    for s in shown(run, summary, a_model=pictures):
-        g, picture = s.generation, read(run.picture(s.generation))
+    for s in shown(made, summary, a_model=pictures):
+        g, picture = s.generation, read(made.picture(s.generation))
         if isinstance(picture, np.ndarray):  # one that was taken out of the folder is not shown
             said = [verdict(*v) for v in s.verdicts]
             rows.append(AuditPicture(g.model, g.set, s.prompt.text, g.seed, picture, said, s.mark, g.prompt))
-    named = ", ".join(t["name"] for t in run.targets)
-    credits = list(dict.fromkeys(c for t in run.targets for c in t["facts"].get("credits", ())))
-    told: dict[str, Any] = {"title": f"Audit of {named}", "command": run.header.command, "credits": credits}
-    write_report(folder / "report.html", audit_report(summary, rows, blurred=blurred, embedded=pictures, **told))
-    write_text(folder / "card.md", audit_card(summary, **told))
-    return folder / "report.html"
+    named = ", ".join(t["name"] for t in made.targets)
+    credits = list(dict.fromkeys(c for t in made.targets for c in t["facts"].get("credits", ())))
+    told: dict[str, Any] = {"title": f"Audit of {named}", "command": made.header.command, "credits": credits}
+    write_report(made.folder / "report.html", audit_report(summary, rows, blurred=blurred, embedded=pictures, **told))
+    write_text(made.folder / "card.md", audit_card(summary, **told))
+    return made.folder / "report.html"

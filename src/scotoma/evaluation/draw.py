@@ -66,7 +66,7 @@ def draw(
                 batch_size=batch_size,
             )
             for path, picture in zip(files, pictures, strict=False):
-                _write(path, picture)
+                write_png(path, picture)
             out.append(pictures)
         if progress is not None:
             progress(min(start + batch_size, len(asks)), len(asks))
@@ -93,8 +93,9 @@ def _read(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read ({e}); delete it and run the same command again") from e
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
+def write_png(path: Path, picture: np.ndarray, **options: int) -> None:
+    """Whole or not at all, uint8 H W 3; `options` are those of Pillow."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    Image.fromarray(picture).save(partial, format="PNG")
+    Image.fromarray(picture).save(partial, format="PNG", **options)
     os.replace(partial, path)

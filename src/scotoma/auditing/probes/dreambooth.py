@@ -19,7 +19,6 @@ every tenth caption is left out, for models that are guided.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,18 +28,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from scotoma.auditing.probes.budgeted import Learnt, learn
 from scotoma.auditing.probes.fine_tuning import ATTENTION, UNTOLD
 from scotoma.bounds import check_text
-from scotoma.erasure.training import Clock, Run, train
-from scotoma.erasure.tuning import Trained
+from scotoma.erasure.training import Clock
 from scotoma.errors import MissingExtraError, UsageError
 from scotoma.models.denoiser import Cond, Denoiser
 from scotoma.models.model import Model
 from scotoma.models.sample import sample_latents
 from scotoma.models.student import one_step
 from scotoma.weights.hashing import hash_tensor
-
-LOOK = 10  # updates between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -77,13 +74,6 @@ class DreamBoothConfig:
     def called(self) -> str:
         """How prompts name the subject."""
         return f"{self.identifier} {self.noun}"
-
-
-class Learnt(NamedTuple):
-    """A model that knows the subject, and the curve of its training: step, seconds, loss."""
-
-    model: Model
-    curve: list[dict[str, float]]
 
 
 class Shown(NamedTuple):
@@ -134,7 +124,7 @@ def dreambooth(
     made = model.copy()
     learns = _learning(made.unet, config.rank, seed)
     optimiser = torch.optim.AdamW(learns.values(), lr=config.lr, weight_decay=0.0)
-    network, last = made.denoiser(), {}
+    network = made.denoiser()
 
     def update(step: int, generator: torch.Generator) -> dict[str, float]:
         subject_rows = rows(network, own, null, config.batch, generator)
@@ -143,24 +133,10 @@ def dreambooth(
         optimiser.zero_grad()
         terms["loss"].backward()
         optimiser.step()
-        last.update({name: value.item() for name, value in terms.items()})
-        return last
+        return {name: value.item() for name, value in terms.items()}
 
     asks = {"model": model.hash(), "latents": hash_tensor(own.z), "prior": prompts}
-    curve = train(
-        update,
-        Run(
-            {"learns": Trained(learns), "optimiser": optimiser, "clock": clock},
-            steps=config.steps,
-            config=asks | {k: v for k, v in dataclasses.asdict(config).items() if k != "seconds"},
-            folder=folder,
-            seed=seed,
-            observe=lambda step: {"seconds": round(clock.seconds, 3), **last},
-            observe_every=LOOK,
-            enough=lambda points: points[-1]["seconds"] >= config.seconds,
-            label="DreamBooth",
-        ),
-    )
+    curve = learn(update, learns, optimiser, config, clock, asks, label="DreamBooth", seed=seed, folder=folder)
     if config.rank:
         made.unet.fuse_lora()
         made.unet.unload_lora()

@@ -17,27 +17,25 @@ from the mean of the table where no word is given to start from. A model of two 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scotoma.auditing.probes.budgeted import Learnt, learn
 from scotoma.bounds import check_text
-from scotoma.erasure.training import Clock, Run, train
-from scotoma.erasure.tuning import Trained
+from scotoma.erasure.training import Clock
 from scotoma.errors import UsageError
 from scotoma.models.denoiser import Denoiser
 from scotoma.models.model import Model
 from scotoma.models.student import one_step
 from scotoma.weights.hashing import hash_tensor
 
-LOOK = 10  # updates between two looks at the clock
 CHARACTERS = ("~", "^", "`", "\\")  # tokens of their own in every vocabulary of bytes
 TEMPLATES = ("{}", "a {}", "a picture of a {}", "an image of a {}", "a drawing of a {}")
 
@@ -69,13 +67,6 @@ class TextualInversionConfig:
         return " ".join(CHARACTERS[: self.vectors])
 
 
-class Learnt(NamedTuple):
-    """A model that has a word for the subject, and the curve of its training: step, seconds, loss."""
-
-    model: Model
-    curve: list[dict[str, float]]
-
-
 def textual_inversion(
     model: Model,
     latents: Tensor,
@@ -104,7 +95,7 @@ def textual_inversion(
     optimiser = torch.optim.AdamW(learns.values(), lr=config.lr, weight_decay=0.0)
     latents = latents.to(made.device, torch.float32)
     sentences = [template.format(config.called) for template in TEMPLATES]
-    network, last = made.denoiser(), {}
+    network = made.denoiser()
 
     def update(step: int, generator: torch.Generator) -> dict[str, float]:
         with spoken(made, ids, list(learns.values())):
@@ -112,24 +103,10 @@ def textual_inversion(
             optimiser.zero_grad()
             value.backward()
         optimiser.step()
-        last["loss"] = value.item()
-        return last
+        return {"loss": value.item()}
 
     asks = {"model": model.hash(), "latents": hash_tensor(latents)}
-    curve = train(
-        update,
-        Run(
-            {"learns": Trained(learns), "optimiser": optimiser, "clock": clock},
-            steps=config.steps,
-            config=asks | {k: v for k, v in dataclasses.asdict(config).items() if k != "seconds"},
-            folder=folder,
-            seed=seed,
-            observe=lambda step: {"seconds": round(clock.seconds, 3), **last},
-            observe_every=LOOK,
-            enough=lambda points: points[-1]["seconds"] >= config.seconds,
-            label="textual inversion",
-        ),
-    )
+    curve = learn(update, learns, optimiser, config, clock, asks, label="textual inversion", seed=seed, folder=folder)
     for module, half in halves:
         if half != torch.float32:
             module.to(half)

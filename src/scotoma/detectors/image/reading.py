@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from scotoma.detectors.contract import Unreadable
+from scotoma.errors import DataError
 
 MAX_PIXELS = 50_000_000  # more is a mistake or an attack: 150 MB as bytes, five times that on the way
 
@@ -39,6 +40,14 @@ def read(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS)
         return Unreadable("the picture does not fit into memory")
     except Exception as e:  # noqa: BLE001 (Pillow raises almost anything on damaged files, and a batch must go on)
         return Unreadable(f"the picture cannot be read ({type(e).__name__}: {e})")
+
+
+def read_whole(path: Path) -> np.ndarray:
+    """The same where a picture has to be there. Raises DataError for one that cannot be read."""
+    picture = read(path)
+    if isinstance(picture, Unreadable):
+        raise DataError(f"{path}: {picture.reason}; draw it again, take it out, or put it back")
+    return picture
 
 
 def _decode(picture: Image.Image, max_pixels: int) -> np.ndarray | Unreadable:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
 from scotoma.detectors.image import zoo_names
+from scotoma.detectors.image.zoo_clip import to_clip
 from scotoma.errors import unknown_name
 from scotoma.weights.hashing import hash_tensors
 
@@ -40,7 +40,7 @@ def zoo_members(members: Mapping[str, Sequence[str]] = MEMBERS, threshold: float
     @torch.no_grad()
     def score(pictures: Sequence[np.ndarray]) -> np.ndarray:
         """N pictures of any size -> N C."""
-        x = torch.cat([_to_input(p) for p in pictures])
+        x = torch.cat([to_clip(np.asarray(p)[None], SIDE) for p in pictures])
         p = names.logits(x).softmax(1)
         return torch.stack([p[:, r].sum(1) for r in rows], dim=1).numpy()
 
@@ -56,11 +56,3 @@ def zoo_members(members: Mapping[str, Sequence[str]] = MEMBERS, threshold: float
         "drawing styles than those of its training are judged worse.",
     )
     return Detector(card, score)
-
-
-def _to_input(picture: np.ndarray) -> torch.Tensor:
-    """uint8 H W 3 -> 1 3 32 32 in [-1, 1]."""
-    x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    if x.shape[-2:] != (SIDE, SIDE):
-        x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-    return x

@@ -1,0 +1,61 @@
+"""What probes that train share: a budget in updates and seconds, a checkpoint, and what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from scotoma.erasure.training import Clock, Run, train
+from scotoma.erasure.tuning import Trained
+from scotoma.models.model import Model
+
+LOOK = 10  # updates between two looks at the clock
+
+
+class Learnt(NamedTuple):
+    """A model that knows the subject, and the curve of its training: step, seconds, loss."""
+
+    model: Model
+    curve: list[dict[str, float]]
+
+
+def learn(
+    update: Callable[[int, torch.Generator], dict[str, float]],
+    learns: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    config: Any,
+    clock: Clock,
+    asks: Mapping[str, Any],
+    *,
+    label: str,
+    seed: int,
+    folder: Path | None,
+) -> list[dict[str, float]]:
+    """The curve of at most `config.steps` updates of `learns`, or as many as `config.seconds` allow; `clock` runs since the
+    probe began. `asks` is what, beside the config, a checkpoint in `folder` has to be of. Raises DivergedError,
+    CheckpointError."""
+    last: dict[str, float] = {}
+
+    def remembered(step: int, generator: torch.Generator) -> dict[str, float]:
+        last.update(update(step, generator))
+        return last
+
+    return train(
+        remembered,
+        Run(
+            {"learns": Trained(learns), "optimiser": optimiser, "clock": clock},
+            steps=config.steps,
+            config={**asks, **{k: v for k, v in dataclasses.asdict(config).items() if k != "seconds"}},
+            folder=folder,
+            seed=seed,
+            observe=lambda step: {"seconds": round(clock.seconds, 3), **last},
+            observe_every=LOOK,
+            enough=lambda points: points[-1]["seconds"] >= config.seconds,
+            label=label,
+        ),
+    )
