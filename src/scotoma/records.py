@@ -73,6 +73,22 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One thing that was said in a dialogue. `speaker` is "user", "assistant", or a name that the data gives."""
+
+    speaker: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A response and the turns before it, oldest first: what is judged, and what it has to be read with."""
+
+    response: Turn
+    context: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a detector or judge says of one picture or text: a score, a label, or undecided with a reason.
 

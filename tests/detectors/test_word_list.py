@@ -104,5 +104,5 @@ def test_what_it_refuses():
         WordList(("!!",))
     with pytest.raises(UsageError, match="'arms' is empty"):
         word_list({"arms": []})
-    with pytest.raises(UsageError, match="looks at texts, got int"):
+    with pytest.raises(UsageError, match="looks at texts or exchanges, got int"):
         word_list({"arms": ["gun"]})([3])

@@ -13,7 +13,7 @@ import numpy as np
 
 from scotoma.detectors.card import Card
 from scotoma.errors import UsageError
-from scotoma.records import Verdict
+from scotoma.records import Exchange, Turn, Verdict
 
 FLAGGED, CLEAR = "flagged", "clear"
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # what a detector may be built on: N pictures -> N rows
@@ -31,12 +31,14 @@ class Detector:
     """`score` gives N C numbers for N readable items, in the order of the card's categories: higher means more likely
     there, nan that it cannot say. It is deterministic, and an item's score does not depend on the others in its batch.
 
-    An item is a picture, uint8 H W 3, or a text.
+    An item is a picture, uint8 H W 3, or a text. A text may come as an Exchange, a response and the turns before it: with
+    `reads_context` every text reaches `score` as an Exchange, without it as the words of the response alone.
     """
 
     card: Card
     score: Callable[[Sequence[Any]], np.ndarray]
     batch_size: int = 32
+    reads_context: bool = False
 
     def __call__(self, batch: Sequence[Any]) -> dict[str, list[Verdict]]:
         """For each category one Verdict for each item: its score, labelled where the card has a threshold, or undecided.
@@ -49,7 +51,7 @@ class Detector:
         scores = np.full((len(batch), len(self.card.categories)), np.nan)
         for start in range(0, len(rows), self.batch_size):
             part = rows[start : start + self.batch_size]
-            given = np.asarray(self.score([batch[i] for i in part]), dtype=np.float64)
+            given = np.asarray(self.score([self._shown(batch[i]) for i in part]), dtype=np.float64)
             if given.shape != (len(part), scores.shape[1]):
                 raise ValueError(f"{self.card.name} gave scores {given.shape} for {len(part)} items; its card is wrong")
             scores[part] = given
@@ -58,13 +60,18 @@ class Detector:
             for k, c in enumerate(self.card.categories)
         }
 
+    def _shown(self, item: Any) -> Any:
+        if self.reads_context:
+            return Exchange(Turn("", item)) if isinstance(item, str) else item
+        return item.response.text if isinstance(item, Exchange) else item
+
     def _check(self, item: Any) -> None:
         if self.card.kind == "text":
-            fits, need = isinstance(item, str), "texts"
+            fits, need = isinstance(item, (str, Exchange)), "texts or exchanges"
         else:
             fits = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 3 and item.shape[2] == 3
             need = "pictures, uint8 H W 3 (detectors.image.reading.read makes them)"
-        if not fits or not len(item) and self.card.kind == "image":
+        if not fits or self.card.kind == "image" and not len(item):
             got = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
             raise UsageError(f"{self.card.name} looks at {need}, got {got}")
 
