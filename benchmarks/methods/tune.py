@@ -35,13 +35,16 @@ from scotoma.records import write_text
 HERE = Path(__file__).parent
 SEED, FIRST_SEED, STEPS, SIZE = 100, 7_700_000, 10, Size(60, 48, 120)
 KINDS = ("near object", "category")
+FULL = {"mosaic": "full", "pitch": 16}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "lr 1e-4": {"lr": 1e-4},
-    "lr 1e-3": {"lr": 1e-3},
-    "iterations 400": {"iterations": 400},
-    "w_mosaic 0.3": {"w_mosaic": 0.3, "w_benign": 0.7},
-    "k_max 2": {"k_max": 2.0},
-    "captions 1": {"captions": 1.0},
+    "full 8 px": {"mosaic": "full", "pitch": 8},
+    "full 16 px": FULL,
+    "heat 8 px": {"pitch": 8},
+    "heat 16 px": {"pitch": 16},
+    "full 16 px, w_mosaic 0.3": {**FULL, "w_mosaic": 0.3, "w_benign": 0.7},
+    "full 16 px, lr 1e-3": {**FULL, "lr": 1e-3},
+    "full 16 px, captions 1": {**FULL, "captions": 1.0},
+    "full 16 px, iterations 400": {**FULL, "iterations": 400},
 }
 
 

@@ -31,6 +31,14 @@ def test_cells_take_their_own_mean_at_32_pixels():
     assert covered.pictures[0, 0, 0].tolist() == [4 * (c // 4) + 1.5 for c in range(32)]
 
 
+def test_a_pitch_of_ones_own():
+    """Cells of 16: columns 0 to 15 have the mean 7.5, 16 to 31 the mean 23.5. One beyond the picture is the picture."""
+    picture = torch.arange(32.0).expand(1, 3, 32, 32).clone()
+    covered = mosaic(picture, pitch=16)
+    assert covered.pictures[0, 0, 0].tolist() == [7.5] * 16 + [23.5] * 16
+    assert mosaic(picture, pitch=99).pictures[0, 0].unique().tolist() == [15.5]
+
+
 def test_only_cells_above_the_mean_of_the_heat_are_covered():
     picture = torch.arange(32.0).expand(2, 3, 32, 32).clone()
     heat = torch.zeros(2, 32, 32)
@@ -262,7 +270,7 @@ def test_what_does_not_fit(sd1):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"captions": 1.5}, {"k_max": 0.0}, {"target": "code"}, {"mosaic": "pixels"}, {"pictures": 0}]
+    "changes", [{"captions": 1.5}, {"k_max": 0.0}, {"target": "code"}, {"mosaic": "pixels"}, {"pictures": 0}, {"pitch": -1}]
 )
 def test_settings_that_do_not_fit(changes):
     with pytest.raises(UsageError, match=next(iter(changes))):

@@ -2,8 +2,9 @@
 
 After the tool of SafeGen (github.com/LetterLiGo/SafeGen_CCS2024, anti-deepnude): a grid of pitch g, max(H, W) / 50 there;
 every cell whose heat is above the picture's mean takes the mean colour of a window around it, of half-width 3 g in the
-original. Departures: cells of at least 4 px, which at 32 px are still cells; the window is 6 % of the picture to each side,
-which is 3 g at their size, and at least the cell; where the heat is 0 everywhere nothing is covered.
+original. Departures: cells of at least 4 px, which at 32 px are still cells, or of any pitch that is asked for; the window is
+6 % of the picture to each side, which is 3 g at their size, and at least the cell; where the heat is 0 everywhere nothing is
+covered.
 
 Notation: N pictures, 3 H W in [-1, 1]; heat N H W, 0 where there is nothing to cover.
 """
@@ -35,10 +36,10 @@ def pitch_of(height: int, width: int) -> int:
     return max(LEAST_PITCH, max(height, width) // 50)
 
 
-def mosaic(pictures: Tensor, heat: Tensor | None = None) -> Covered:
-    """Cells above the mean of `heat` covered, or all of them without."""
+def mosaic(pictures: Tensor, heat: Tensor | None = None, pitch: int = 0) -> Covered:
+    """Cells above the mean of `heat` covered, or all of them without. `pitch` is their side in pixels, 0: by the size."""
     n, _, height, width = pictures.shape
-    g = pitch_of(height, width)
+    g = min(pitch, height, width) or pitch_of(height, width)
     half = max(g // 2, round(0.06 * max(height, width)))
     window = 2 * half + g % 2
     means = F.avg_pool2d(pictures, window, stride=1, padding=window // 2, count_include_pad=False)

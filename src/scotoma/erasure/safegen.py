@@ -74,6 +74,7 @@ class SafeGenConfig(TuningConfig):
             "where there is a classifier, else full"
         },
     )
+    pitch: int = field(default=0, metadata={"help": "side of a mosaic's cells in pixels; 0: by the size of the picture"})
     folder: str = field(
         default="", metadata={"help": "pictures of your own, in its unwanted/ and benign/; empty: the model draws them"}
     )
@@ -97,7 +98,7 @@ class SafeGenConfig(TuningConfig):
         super().__post_init__()
         for name in ("pictures", "steps"):
             self.require(getattr(self, name) >= 1, name, "1 or more")
-        for name in ("w_mosaic", "w_benign", "guidance"):
+        for name in ("w_mosaic", "w_benign", "guidance", "pitch"):
             self.require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
         check_templates(self.templates, "SafeGen")
         self.require(self.k_max > 0, "k_max", "above 0")
@@ -200,7 +201,7 @@ def run(
     source = Source(
         Path(config.folder) if config.folder else None, config.pictures, config.guidance, config.steps, seed
     )
-    seen = triplets(unedited or model, shown, benign, source, config.mosaic, heat)
+    seen = triplets(unedited or model, shown, benign, source, config.mosaic, heat, config.pitch)
     frozen = model.denoiser()
 
     def measure(student: Denoiser) -> dict[str, Any]:

@@ -70,11 +70,17 @@ class Source:
 
 
 def triplets(
-    model: Model, shown: Sequence[Shown], benign: Sequence[str], source: Source, kind: str, heat: Heat | None
+    model: Model,
+    shown: Sequence[Shown],
+    benign: Sequence[str],
+    source: Source,
+    kind: str,
+    heat: Heat | None,
+    pitch: int = 0,
 ) -> Triplets:
     """Unwanted pictures of each of `shown` in turn, and benign ones of each prompt in turn ("" is no prompt).
 
-    `kind` is heat (cells where `heat` is above its mean), full, or blur. Pictures in a folder are told what a text file of
+    `kind` is heat (cells where `heat` is above its mean), full, or blur; `pitch` is that of `mosaic`. Pictures in a folder are told what a text file of
     the same name beside them says; without one, unwanted pictures the concept and benign ones no prompt. Raises UsageError
     without a heat where one is asked for, for several concepts with a folder, and where the heat finds the concept in no
     picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
@@ -100,8 +106,8 @@ def triplets(
         if kind == "blur":
             return blur(pictures)
         if kind == "full" or heat is None:
-            return mosaic(pictures)
-        return mosaic(pictures, torch.cat([heat(pictures[i : i + 1], c) for i, c in enumerate(concepts)]))
+            return mosaic(pictures, pitch=pitch)
+        return mosaic(pictures, torch.cat([heat(pictures[i : i + 1], c) for i, c in enumerate(concepts)]), pitch)
 
     covered = cover(unwanted, [names.get(text, concepts[0]) for text in told_u])
     found = covered.mask.flatten(1).any(1)
