@@ -270,7 +270,8 @@ def test_what_does_not_fit(sd1):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"captions": 1.5}, {"k_max": 0.0}, {"target": "code"}, {"mosaic": "pixels"}, {"pictures": 0}, {"pitch": -1}]
+    "changes",
+    [{"captions": 1.5}, {"k_max": 0.0}, {"target": "code"}, {"mosaic": "pixels"}, {"pictures": 0}, {"pitch": -1}],
 )
 def test_settings_that_do_not_fit(changes):
     with pytest.raises(UsageError, match=next(iter(changes))):

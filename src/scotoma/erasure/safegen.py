@@ -74,7 +74,9 @@ class SafeGenConfig(TuningConfig):
             "where there is a classifier, else full"
         },
     )
-    pitch: int = field(default=0, metadata={"help": "side of a mosaic's cells in pixels; 0: by the size of the picture"})
+    pitch: int = field(
+        default=0, metadata={"help": "side of a mosaic's cells in pixels; 0: by the size of the picture"}
+    )
     folder: str = field(
         default="", metadata={"help": "pictures of your own, in its unwanted/ and benign/; empty: the model draws them"}
     )
