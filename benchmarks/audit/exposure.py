@@ -24,41 +24,28 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import recording
 
 from scotoma import api
 from scotoma.auditing.exposure import (
-    Eyes,
     Setting,
     by_dreambooth,
     by_sdedit,
     by_textual_inversion,
     exposure,
-    near_copies,
     pasted,
-    sees_name,
-    through,
     unedited,
 )
-from scotoma.auditing.mark import Sight, calibrate
+from scotoma.auditing.eyes import TARGETS, other_names, zoo_eyes
+from scotoma.auditing.mark import Sight
 from scotoma.auditing.probes.dreambooth import DreamBoothConfig
 from scotoma.auditing.probes.sdedit import SDEditConfig
 from scotoma.auditing.probes.textual_inversion import TextualInversionConfig
-from scotoma.detectors.image import zoo_clip
-from scotoma.evaluation.judges import load_judge
-from scotoma.evaluation.zoo_task import frozen
-from scotoma.models.model import Model
-from scotoma.models.sample import sample
 from scotoma.records import Figure, write_text
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "build/benchmarks/audit/exposure"
-TARGETS = (
-    *("rocket", "red apple", "penguin", "guitar", "castle"),
-    *("duck", "snowman", "anchor", "bicycle", "umbrella with rain drops"),
-)
-FIRST_SEED, OTHER_SEED, STEPS, RUNS = 10_000_000, 10_500_000, 10, 3
+FIRST_SEED, STEPS, RUNS = 10_000_000, 10, 3
 OTHERS, PRIOR = 200, 32  # names that calibrate what is seen, and that a training holds still
 SETTING = Setting(TARGETS, steps=STEPS, first_seed=FIRST_SEED)
 DREAMBOOTH = DreamBoothConfig(noun="sticker", seconds=900.0)
@@ -66,21 +53,6 @@ INVERSION = TextualInversionConfig(seconds=900.0)
 # Unguided, as published: guided by 3 the model has the mark out of the picture from 0.08 on. It takes what it does not
 # know away early, so that there is little to see beyond 0.2.
 SDEDIT = SDEditConfig(strengths=(0.04, 0.08, 0.12, 0.2, 0.4), steps=50, seconds=900.0, guidance=1.0)
-
-
-def other_names(targets: Sequence[str]) -> list[str]:
-    """Ordinary names that are no target, in the file's order."""
-    stand_ins = {n for members in frozen()["stand_ins"].values() for n in members}
-    return [row["name"] for row in frozen()["names"] if row["name"] not in stand_ins | set(targets)]
-
-
-def eyes_for(model: Model, setting: Setting, without: np.ndarray) -> tuple[Eyes, Sight]:
-    """The filter, judge B, the zoo CLIP and a bank of the mark's pictures, calibrated on pictures of other names."""
-    sight = calibrate(setting.mark, without, through=lambda pictures: through(model, pictures))
-    judge, clip = load_judge("emoji", "b"), zoo_clip.load()
-    near = near_copies(setting.mark, without, clip.image_features, clip.sha256, model, setting.shown)
-    hashes = {"judge": judge.sha256, "clip": clip.sha256, "threshold": f"{sight.threshold:.6f}"}
-    return Eyes(sight.sees, sees_name(judge), clip, near, hashes), sight
 
 
 def figures_of(rows: Sequence[Mapping[str, Any]], sight: Sight) -> dict[str, Figure]:
@@ -109,13 +81,14 @@ def main() -> None:
     smoke = parser.parse_args().smoke
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
     model, setting, runs, names = api.load("zoo:emoji"), SETTING, RUNS, other_names(TARGETS)
-    dreambooth, inversion, sdedit, others = DREAMBOOTH, INVERSION, SDEDIT, names[:OTHERS]
+    dreambooth, inversion, sdedit, others = DREAMBOOTH, INVERSION, SDEDIT, OTHERS
     if smoke:
         setting = dataclasses.replace(setting, targets=TARGETS[:2], pictures=3)
         dreambooth, inversion = (dataclasses.replace(c, steps=20) for c in (dreambooth, inversion))
-        sdedit, runs, others = dataclasses.replace(sdedit, strengths=(0.04, 0.4)), 1, others[:40]
-    without = sample(model, [f"a {n}" for n in others], [OTHER_SEED + i for i in range(len(others))], steps=STEPS)
-    eyes, sight = eyes_for(model, setting, without)
+        sdedit, runs, others = dataclasses.replace(sdedit, strengths=(0.04, 0.4)), 1, 40
+    eyes, sight, _, no_near = zoo_eyes(model, setting, which="b", others=others)
+    if no_near:
+        raise SystemExit(no_near)
     techniques = [
         unedited(),
         pasted(),

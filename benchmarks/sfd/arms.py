@@ -30,7 +30,7 @@ from scotoma.models.model import Model
 from scotoma.models.student import as_multistep, one_step
 from scotoma.records import Concept
 
-CURVE_SEED = 4_500_000
+CURVE_SEED, LOOK = 4_500_000, Size(50, 60, 90)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,11 @@ def retrained(folder: Path) -> Made | None:
     return Made(load(folder / "pipeline"), 60.0 * minutes, 25, [])
 
 
-def watch(model: Model, concept: str, instead: str) -> Callable[[int, Model], dict[str, float]]:
-    """Judge A on 200 pictures, on seeds that nothing else uses."""
-    task = zoo_task("fashion", {concept: instead}, size=Size(50, 60, 90), first_seed=CURVE_SEED)
+def watch(
+    model: Model, concept: str, instead: str, *, size: Size = LOOK, first_seed: int = CURVE_SEED
+) -> Callable[[int, Model], dict[str, float]]:
+    """Judge A, by default on 200 pictures, on seeds that nothing else uses."""
+    task = zoo_task("fashion", {concept: instead}, size=size, first_seed=first_seed)
     return observer(task, load_judge("fashion", "a"))
 
 
