@@ -75,11 +75,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Measured:
-    """What judge B saw of one model for one task: hits as N bool, and the FID of what is kept."""
+    """What judge B saw of one model for one task: hits as N bool, and the FID of what is kept. `alternative` is `right` where
+    the alternative itself was asked for, which is the most that `redirected` can come to."""
 
     gone: np.ndarray
     redirected: np.ndarray
     right: np.ndarray
+    alternative: np.ndarray
     fid: float
 
 
@@ -95,10 +97,13 @@ def measure(model: Model, task: Task, guidance: float = 1.0) -> Measured:
     reference = judge.reference
     assert reference is not None
     real = reference.without([task.concept])
+    wanted = np.array([a.wanted for a in asks])
+    right = labels == wanted
     return Measured(
         labels[forget] != task.concept,
         labels[forget] == task.instead,
-        labels[~forget] == np.array([a.wanted for a in asks])[~forget],
+        right[~forget],
+        right[wanted == task.instead],
         fid(moments(seen.features[~forget]), (real.mean, real.cov)),
     )
 
@@ -158,6 +163,8 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
     with_alternative = [f for f in found if f[0].instead]
     figures["fashion_forgotten"] = share([a.gone for _, a, _, _ in found])
     figures["fashion_redirected"] = share([a.redirected for _, a, _, _ in with_alternative])
+    figures["fashion_alternative"] = share([a.alternative for _, a, _, _ in with_alternative])
+    figures["fashion_alternative_teacher"] = share([t.alternative for *_, t in with_alternative])
     figures["fashion_retained_drop"] = drop([b.right for _, _, b, _ in found], [a.right for _, a, _, _ in found])
     figures["fashion_fid_ratio_unforgotten"] = ratio([a.fid for _, a, _, _ in found], [b.fid for _, _, b, _ in found])
     figures["fashion_fid_ratio_teacher"] = ratio([a.fid for _, a, _, _ in found], [t.fid for *_, t in found])
