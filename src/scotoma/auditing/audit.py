@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scotoma.auditing.gate import gate
-from scotoma.auditing.generate import generate
+from scotoma.auditing.generate import draw_failed_again, generate
+from scotoma.auditing.measures import exposure_of, metrics_of
 from scotoma.auditing.mitigations import Mitigation, compare
 from scotoma.auditing.prompt_sets import PromptSet, named_sets
 from scotoma.auditing.run import Run, begin
@@ -32,6 +33,7 @@ def audit(
     *,
     seeds: int = 3,
     first_seed: int = 0,
+    again: bool = False,
     mitigations: Sequence[Mitigation] = (),
     limits: Mapping[str, float] | None = None,
     command: str = "scotoma.audit",
@@ -39,6 +41,9 @@ def audit(
     progress: Progress | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """Draw what is not drawn yet, look at what was not looked at, sum up; also when called again after a kill.
+
+    With `again`, pairs that failed are drawn once more. Where pictures come of it, the verdicts of the run go, since they
+    speak of too few: give every detector again that is to be in the summary.
 
     The first target is what the others are compared with, the first detector what mitigations are measured by. Pictures stay
     in `folder`. Raises UsageError for names that do not fit and detectors without thresholds, DataError for a folder with
@@ -60,6 +65,8 @@ def audit(
 
     for t in targets:
         generate(run, t, progress=told(f"drawing {t.name}"))
+        if again:
+            draw_failed_again(run, t, progress=told(f"drawing {t.name} again"))
     for d in detectors:
         score(run, d, progress=told(f"looking with {d.card.name}"))
     asked = {
@@ -72,18 +79,24 @@ def audit(
 
 
 def sum_up(run: Run) -> dict[str, Any]:
-    """The summary from what is in the folder, and nothing else: verdicts, cards, mitigations and limits that were asked for.
-    Raises DataError where a stage has not run."""
+    """The summary from what is in the folder, and nothing else: verdicts, cards, mitigations and limits that were asked for,
+    what was measured beside them (`measures`). Raises DataError where a stage has not run."""
     cards = {name: Card.load(run.card_file(name)) for name in run.scored_by()}
-    try:
-        asked = json.loads((run.folder / "analysis.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise DataError(f"{run.folder} holds an audit that was not finished ({e}); run it again") from e
+    asked = analysis(run)
     summary = summarise(run, cards)
     if asked["mitigations"]:
         mitigations = [Mitigation(**{**m, "clusters": tuple(m["clusters"])}) for m in asked["mitigations"]]
         summary["mitigations"] = compare(run, mitigations, measured_by=asked["measured_by"])
     if asked["limits"]:
         summary["gate"] = gate(run, asked["limits"])
+    summary |= {name: rows for name, rows in (("metrics", metrics_of(run)), ("exposure", exposure_of(run))) if rows}
     write_text(run.folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary
+
+
+def analysis(run: Run) -> dict[str, Any]:
+    """What a summary was asked for. Raises DataError where the audit did not come to its end."""
+    try:
+        return dict(json.loads((run.folder / "analysis.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as e:
+        raise DataError(f"{run.folder} holds an audit that was not finished ({e}); run it again") from e

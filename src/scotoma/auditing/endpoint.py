@@ -151,7 +151,7 @@ def _key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UsageError(
-            f"the environment variable {variable} holds no key; set it, or give api_key_env='' to send none"
+            f"the environment variable {variable} holds no key; set it, or send none: --endpoint-key '', api_key_env=''"
         )
     if not re.fullmatch(r"[!-~]+", key):
         raise UsageError(f"the environment variable {variable} holds spaces or letters that no key has; set it again")

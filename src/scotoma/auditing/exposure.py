@@ -300,8 +300,7 @@ def exposure(
     names = [t.name for t in techniques]
     if not names or len(set(names)) != len(names) or runs < 1:
         raise UsageError(f"an exposure needs techniques, each once, and 1 run or more; got {names}, {runs}")
-    if model.labels:
-        raise UsageError(f"{model.name} is told labels; an exposure asks in words, so give a text-to-image model")
+    check_model(model)
     if retain and folder is None:
         raise UsageError("what is to be retained needs a folder; give one, or let it be deleted")
     log = None if folder is None else RecordLog(folder / FILE, _header(model, setting, techniques, eyes, retain))
@@ -331,6 +330,12 @@ def exposure(
                 if gone is not None and gone.exists():
                     shutil.rmtree(gone)
     return [row for t in techniques for row in _rows(t, [entries[t.name, run] for run in range(runs)], retain)]
+
+
+def check_model(model: Model) -> None:
+    """Raises UsageError for a model that is told labels."""
+    if model.labels:
+        raise UsageError(f"{model.name} is told labels; an exposure asks in words, so give a text-to-image model")
 
 
 def _seen(

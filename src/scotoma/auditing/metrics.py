@@ -29,6 +29,7 @@ from scotoma.auditing.targets import LISTED
 from scotoma.detectors.contract import Features
 from scotoma.detectors.image.nudenet import COUNTED, Failed, Interpreter
 from scotoma.detectors.image.reading import read_whole
+from scotoma.detectors.image.zoo_clip import ZooClip
 from scotoma.errors import DataError, ModelError, UsageError, unknown_name
 from scotoma.evaluation.reference import fid, kid, moments
 from scotoma.records import Figure, Generation, read_jsonl
@@ -149,6 +150,28 @@ class TextAndImage(Protocol):
     def sha256(self) -> str: ...
     def image_features(self, pictures: Sequence[np.ndarray]) -> np.ndarray: ...
     def text_features(self, texts: Sequence[str]) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class ZooWords:
+    """The zoo CLIP, whose figures say something of the zoo's pictures alone."""
+
+    clip: ZooClip
+    name: str = "zoo CLIP"
+
+    @property
+    def sha256(self) -> str:
+        return self.clip.sha256
+
+    def image_features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        return self.clip.image_features(pictures)
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Raises UsageError for a text that is longer than it reads."""
+        most = self.clip.model.config.text_config.max_position_embeddings
+        if long := next((t for t in texts if len(self.clip.tokenizer(t)["input_ids"]) > most), None):
+            raise UsageError(f"the text {long!r} is longer than the zoo CLIP reads ({most} tokens); shorten it")
+        return torch.from_numpy(self.clip.text_features(texts))
 
 
 def clip_score(run: Run, clip: TextAndImage, *, sets: Sequence[str] | None = None) -> list[Row]:

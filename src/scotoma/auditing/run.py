@@ -7,6 +7,8 @@
       pictures/TARGET/SET/ID-SEED.png
       verdicts/DETECTOR.jsonl         one row for each picture
       timings.json                    seconds of each stage; the only file that differs from one run to the next
+      analysis.json                   what the summary was asked for
+      metrics.json, exposure.json     what was measured beside the verdicts, where it was (measures.py)
       summary.json, report.html, card.md
 
 Each stage can be run alone and goes on where it was stopped.

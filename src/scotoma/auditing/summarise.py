@@ -70,13 +70,16 @@ def summarise(run: Run, cards: Mapping[str, Card] | None = None) -> dict[str, An
     roles = {s["name"]: s["role"] for s in run.sets}
     tables = [table(run, name) for name in run.scored_by()]
     models = [t["name"] for t in run.targets]
+    rates = [c for t in tables for c in cells(t, models, roles, (cards or {}).get(t.detector))]
+    beside = contamination(rates, run.targets)
     return {
         "header": dataclasses.asdict(run.header),
         "targets": list(run.targets),
         "sets": list(run.sets),
         "detectors": {t.detector: _facts(t, (cards or {}).get(t.detector)) for t in tables},
         "outcomes": outcomes(run),
-        "cells": [c for t in tables for c in cells(t, models, roles, (cards or {}).get(t.detector))],
+        "cells": rates,
+        **({"contamination": beside} if beside else {}),
         "paired": [p for t in tables for p in paired(t, models, roles)],
         "agreement": [a for pair in itertools.combinations(tables, 2) for a in agreement(*pair)],
         "disputed": disputed(tables),
@@ -156,6 +159,20 @@ def cells(t: Table, models: Sequence[str], roles: Mapping[str, str], card: Card 
                 )
             out.append(row)
     return out
+
+
+def contamination(rates: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each detector and category: what it flags of pictures that were there already, such as a training set,
+    beside what it flags of each model's output, harmless controls left out. None where there are not both."""
+    pictures = {t["name"] for t in targets if t["kind"] == "pictures"}
+    if not 0 < len(pictures) < len(targets):
+        return []
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for c in (c for c in rates if c["set"] == ALL):
+        key = {"detector": c["detector"], "category": c["category"]}
+        row = rows.setdefault((c["detector"], c["category"]), {**key, "pictures": {}, "outputs": {}})
+        row["pictures" if c["model"] in pictures else "outputs"][c["model"]] = c["flagged"]
+    return list(rows.values())
 
 
 def _corrected(

@@ -6,6 +6,8 @@
     scotoma audit plan --rate 0.01 --width 0.01            how many prompts an interval of that width needs
     scotoma audit typology run/                            clusters of what was flagged, and a coding sheet
     scotoma audit typology run/ --codes coding_sheet.csv   categories and agreement of the raters
+    scotoma audit metrics run/ --clip ./clip-vit-large-patch14     CLIP score; FID, UA and others by their own options
+    scotoma audit exposure zoo:emoji --out exposure/       how easily a harmless mark is put into its pictures
 
 A model is a zoo name, a diffusers folder or a hub id, with +EDIT.safetensors and +sld:STRENGTH behind it; pictures:FOLDER, for
 pictures that are there already; or https://host/v1#MODEL, for an endpoint that speaks the OpenAI images API. NAME= before it
@@ -22,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.cli import looking, source
+from scotoma.cli import looking, measuring, source
 from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ ZOO_DETECTORS = ("zoo-standins", "zoo-members")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="+", metavar="MODEL", help="models, or plan, or typology RUN")
+    parser.add_argument(
+        "what", nargs="+", metavar="MODEL", help="models; or plan, typology RUN, metrics RUN, exposure MODEL"
+    )
     parser.add_argument(
         "--prompts",
         action="append",
@@ -75,10 +79,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CATEGORY=SHARE",
         help="exit code 10 where the upper end of a model's interval is not below it (violent=0.5%%); repeatable",
     )
+    parser.add_argument("--again", action="store_true", help="draw the pairs that failed once more")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="records, pictures, summary.json, report.html, card.md"
     )
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object instead of a table")
+    endpoints = parser.add_argument_group("endpoints")
+    endpoints.add_argument("--endpoint-size", metavar="WxH", help="or auto (default: the service's own)")
+    endpoints.add_argument(
+        "--endpoint-key",
+        default="OPENAI_API_KEY",
+        metavar="VARIABLE",
+        help="environment variable that holds the key, '' where none is asked for (default OPENAI_API_KEY)",
+    )
+    endpoints.add_argument("--endpoint-requests", type=int, default=4, metavar="N", help="at a time (default 4)")
     plan = parser.add_argument_group("audit plan")
     plan.add_argument("--rate", type=float, default=0.01, help="the rate that is expected (default 0.01)")
     plan.add_argument("--width", type=float, default=0.01, help="of the 95%% interval, from end to end (default 0.01)")
@@ -87,16 +101,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     typology = parser.add_argument_group("audit typology")
     typology.add_argument("--codes", type=Path, metavar="FILE", help="the coding sheet, filled in")
-    typology.add_argument("--clip", metavar="PATH_OR_ID", help="a CLIPModel for the features (default: the zoo's CLIP)")
+    typology.add_argument(
+        "--clip",
+        metavar="PATH_OR_ID",
+        help="a CLIPModel: for the features here, for the CLIP score of metrics, and what sees targets in an exposure "
+        "(default: the zoo's CLIP; metrics and exposure: for the zoo's models alone)",
+    )
+    measuring.add_arguments(parser)
     source.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.what[0] == "plan":
-        return _plan(args)
-    if args.what[0] == "typology":
-        return _typology(args)
-    return _audit(args)
+    others = {"plan": _plan, "typology": _typology, "metrics": measuring.metrics, "exposure": measuring.exposure}
+    return others.get(args.what[0], _audit)(args)
 
 
 def _audit(args: argparse.Namespace) -> int:
@@ -120,6 +137,7 @@ def _audit(args: argparse.Namespace) -> int:
             detectors,
             seeds=args.seeds,
             first_seed=args.first_seed,
+            again=args.again,
             mitigations=_mitigations(args.mitigation),
             limits=limits,
             command=args.command,
@@ -158,8 +176,6 @@ def _print(summary: Mapping[str, Any]) -> None:
 
 def _target(text: str, args: argparse.Namespace) -> Target:
     from scotoma.auditing.targets import of_model, of_pictures, split_name
-    from scotoma.erasure.edit import Edit
-    from scotoma.erasure.stacking import stack
     from scotoma.errors import UsageError
     from scotoma.models.sld import SLD
 
@@ -172,13 +188,16 @@ def _target(text: str, args: argparse.Namespace) -> Target:
         url, _, served = spec.partition("#")
         if not served:
             raise UsageError(f"{spec} names no model; write it behind a #: https://host/v1#gpt-image-1")
-        return endpoint(name, url, served)
-    base, *added = spec.split("+") if not Path(spec).is_dir() else [spec]
-    strengths = [a.removeprefix("sld:") for a in added if a.startswith("sld:")]
-    edits = [Edit.load(a) for a in added if not a.startswith("sld:")]
-    model = source.load(base, args)
-    if edits:
-        model = stack(model, edits, inplace=True).model
+        return endpoint(
+            name,
+            url,
+            served,
+            api_key_env=args.endpoint_key,
+            size=args.endpoint_size,
+            concurrency=args.endpoint_requests,
+        )
+    base, paths, strengths = source.parts(spec)
+    model, edits = source.edited(base, paths, args)
     if strengths:
         concepts = args.sld_concept or _standins(base)
         if len(strengths) > 1 or not concepts:

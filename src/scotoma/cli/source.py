@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scotoma.erasure.edit import Edit
     from scotoma.models.model import Model
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -52,3 +54,23 @@ def load(source: str, args: argparse.Namespace, *, lora: bool = True) -> Model:
         variant=args.variant,
         lora=args.lora if lora else None,
     )
+
+
+def parts(spec: str) -> tuple[str, list[str], list[str]]:
+    """A model's source, the Edits behind it, and the strengths of Safe Latent Diffusion: MODEL+EDIT.safetensors+sld:max."""
+    base, *added = spec.split("+") if not Path(spec).is_dir() else [spec]
+    return (
+        base,
+        [a for a in added if not a.startswith("sld:")],
+        [a.removeprefix("sld:") for a in added if a.startswith("sld:")],
+    )
+
+
+def edited(base: str, edits: list[str], args: argparse.Namespace) -> tuple[Model, list[Edit]]:
+    """The model of a source with Edits applied in order."""
+    from scotoma.erasure.edit import Edit
+    from scotoma.erasure.stacking import stack
+
+    read = [Edit.load(path) for path in edits]
+    model = load(base, args)
+    return (stack(model, read, inplace=True).model if read else model), read

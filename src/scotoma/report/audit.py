@@ -13,7 +13,7 @@ from scotoma.records import Figure
 from scotoma.report import page, plots
 from scotoma.report.gallery import SHOWN, AuditPicture, disputes, galleries
 from scotoma.report.grid import LARGEST
-from scotoma.report.measured import EXPOSURE, MITIGATION, gate, listed, metrics
+from scotoma.report.measured import EXPOSURE, MITIGATION, contamination, gate, listed, metrics
 from scotoma.report.rates import (
     ALL,
     OUTCOMES,
@@ -53,7 +53,8 @@ def audit_report(
     `summary` is what `auditing.summarise` returns: header, targets, sets, detectors, outcomes, cells, paired, agreement,
     disputed. It may also hold `gate` [{"category", "limit", "model", "detector", "upper", "passed"}] (or the same by
     category), `mitigations` [{"name", "kind", "unsafe_left", "change", "over_blocking", "seconds_per_picture", "note"}], `exposure` [{"technique", "variant", "success", "mark_seen",
-    "target_seen", "mark_alone", "fidelity", "alignment", "near_copies", "variants"}] and `metrics` [{"model", "name", "value",
+    "target_seen", "mark_alone", "fidelity", "alignment", "near_copies", "variants", "updates", "seconds", "model", "seen_by"}], `contamination` [{"detector", "category", "pictures",
+    "outputs"}, the last two by target] and `metrics` [{"model", "name", "value",
     "n", "note"}, with "low" and "high" where there is an interval]; rates in the others are Figures as dicts, or numbers.
 
     `pictures` are those that may be shown; `embedded` of each model are, and as many disputed ones. With `blurred` each is
@@ -88,7 +89,9 @@ def audit_report(
         "outcomes": _outcomes(r),
         "reasons": _reasons(r),
         "mitigations": listed(summary.get("mitigations", ()), MITIGATION, "name", "kind", "note"),
-        "exposure": listed(summary.get("exposure", ()), EXPOSURE, "technique", "variant", "retained"),
+        "exposure": listed(summary.get("exposure", ()), EXPOSURE, "technique", "model", "variant", "retained"),
+        "seen_by": list(dict.fromkeys(str(e["seen_by"]) for e in summary.get("exposure", ()) if e.get("seen_by"))),
+        "contamination": contamination(r, summary.get("contamination", ())),
         "metrics": metrics(summary.get("metrics", ())),
         "raw": any(t.get("kind") == "model" for t in r.targets),
         "intervals": r.intervals(),

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scotoma.records import Figure
+from scotoma.report.measured import EXPOSURE, contamination, listed, metrics
 from scotoma.report.page import visible
 from scotoma.report.rates import (
     ALL,
     OUTCOMES,
     ROLES,
     Measured,
+    Rate,
     Rates,
     alone,
     chance,
@@ -58,6 +60,9 @@ def audit_card(
         _WHOSE,
         *(part for d in r.detectors for part in _rates(r, d, models)),
         *_paired(r, summary.get("paired", ()), model),
+        *_contamination(r, summary.get("contamination", ())),
+        *_metrics([m for m in summary.get("metrics", ()) if model in (None, m["model"])]),
+        *_exposure([e for e in summary.get("exposure", ()) if model is None or e.get("model", model) == model]),
         "## What came when a picture was asked for",
         _table(
             ["Model", "Prompts", "Asked", *(word.capitalize() for word in OUTCOMES.values())],
@@ -123,7 +128,10 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _row(f: Figure | None, absent: str, unit: Any = "share") -> list[str]:
     """Estimate, interval, n, undecided."""
-    r = rate(f, unit, absent=absent)
+    return _cells(rate(f, unit, absent=absent))
+
+
+def _cells(r: Rate) -> list[str]:
     if r.reason is not None:
         return [f"undecided: {r.reason}", "–", f"{r.n:,}", f"{r.undecided:,}"]
     return [r.estimate, r.interval, f"{r.n:,}", f"{r.undecided:,}"]
@@ -198,6 +206,52 @@ def _paired(r: Rates, told: Sequence[Mapping[str, Any]], model: str | None) -> l
         "p, corrected",
     ]
     return ["## Changes on the same prompts and seeds", _table(columns, rows), "Above zero: less is flagged."]
+
+
+def _contamination(r: Rates, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    made = [
+        [t.detector, row.label, column, *_cells(cell.rate)]
+        for t in contamination(r, rows)
+        for row in t.blocks[0].rows
+        for column, cell in zip(t.columns, row.cells, strict=True)
+    ]
+    columns = ["Detector", "Category", "Pictures of", "Flagged", "Interval", "n", "Undecided"]
+    return ["## Training data beside what is drawn", _table(columns, made)] if made else []
+
+
+def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    made = []
+    for m in metrics(rows):
+        r = m["rate"]
+        value = f"undecided: {r.reason}" if r.reason is not None else r.estimate
+        made.append([m["model"], m["name"], value, r.interval or "–", f"{r.n:,}", f"{r.undecided:,}", m["note"] or "–"])
+    columns = ["Model", "Measure", "Value", "Interval", "n", "Undecided", "Note"]
+    return ["## Other measures", _table(columns, made)] if made else []
+
+
+def _exposure(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    told = listed(
+        rows, {k: EXPOSURE[k] for k in ("success", "mark_seen", "target_seen")}, "technique", "model", "variant"
+    )
+    if told is None or not told.rows[0].cells:
+        return []
+    made = []
+    for row in told.rows:
+        shares = [c.rate.estimate if c.rate.reason is None else f"undecided: {c.rate.reason}" for c in row.cells]
+        intervals = [
+            f"{s} ({c.rate.interval})" if c.rate.interval else s for s, c in zip(shares, row.cells, strict=True)
+        ]
+        made.append([row.label, row.meaning or "–", *intervals, f"{row.cells[0].rate.n:,}"])
+    columns = ["Technique", "Of", *(c.column.capitalize() for c in told.rows[0].cells), "n"]
+    who = dict.fromkeys(str(row["seen_by"]) for row in rows if row.get("seen_by"))
+    why = (
+        "With these techniques and budgets, on a harmless mark that code draws; success: mark and target are both seen."
+    )
+    return [
+        "## Exposure to variants of a known mark",
+        _table(columns, made),
+        " ".join([why, *(text(f"{w}.") for w in who)]),
+    ]
 
 
 def _detector(name: str, facts: Mapping[str, Any]) -> list[str]:

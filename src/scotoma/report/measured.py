@@ -1,22 +1,24 @@
 """Sections that the report of an audit has only where the run measured them: limits of a release, mitigations, exposure, other
-measures of the models."""
+measures of the models, training data beside output."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from scotoma.report import page
-from scotoma.report.rates import Block, Cell, Rate, TableRow, Unit, figure, rate, spoken_name
+from scotoma.report.rates import Block, Cell, DetectorTable, Rate, Rates, TableRow, Unit, figure, rate, spoken_name
 
-MITIGATION: dict[str, tuple[str, Unit]] = {
+Kind = Unit | Literal["count"]
+
+MITIGATION: dict[str, tuple[str, Kind]] = {
     "unsafe_left": ("unsafe left", "share"),
     "change": ("drop, points", "points"),
     "over_blocking": ("over-blocking", "share"),
     "seconds_per_picture": ("seconds a picture", "number"),
 }
-EXPOSURE: dict[str, tuple[str, Unit]] = {
+EXPOSURE: dict[str, tuple[str, Kind]] = {
     "success": ("success", "share"),
     "mark_seen": ("mark seen", "share"),
     "target_seen": ("target seen", "share"),
@@ -25,10 +27,12 @@ EXPOSURE: dict[str, tuple[str, Unit]] = {
     "alignment": ("alignment", "number"),
     "near_copies": ("near-copies", "share"),
     "variants": ("variants", "share"),
+    "updates": ("updates", "count"),
+    "seconds": ("seconds", "count"),
 }
 
 
-def listed(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, tuple[str, Unit]], *names: str) -> Block | None:
+def listed(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, tuple[str, Kind]], *names: str) -> Block | None:
     """A table of `kinds`, without those that no row has; the first of `names` is the label, the others stand under it."""
     there = {k: told for k, told in kinds.items() if any(row.get(k) is not None for row in rows)}
     made = [
@@ -42,13 +46,38 @@ def listed(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, tuple[str, Uni
     return Block("", made) if made else None
 
 
-def _value(told: Any, unit: Unit) -> Rate:
+def _value(told: Any, unit: Kind) -> Rate:
     """A Figure as a dict, a number, or nothing."""
+    if unit == "count":
+        return Rate(reason="not recorded") if told is None else Rate(f"{told:,.0f}")
     if isinstance(told, Mapping):
         return rate(figure(told), unit)
     if told is None:
         return Rate(reason="not measured")
     return Rate(page.percent(told) if unit == "share" else page.points(told) if unit == "points" else page.number(told))
+
+
+def contamination(r: Rates, rows: Sequence[Mapping[str, Any]]) -> list[DetectorTable]:
+    """For each detector a row for each category: pictures that were there already, then the output of each model."""
+    tables = []
+    for detector in (d for d in r.detectors if any(row["detector"] == d for row in rows)):
+        by = {str(row["category"]): row for row in rows if row["detector"] == detector}
+        own = [by[c] for c in r.categories(detector) if c in by]
+        names = {part: list(dict.fromkeys(n for row in own for n in row[part])) for part in ("pictures", "outputs")}
+        made = [
+            TableRow(
+                spoken_name(str(row["category"])),
+                [
+                    Cell(name, rate(figure(row[part].get(name)), absent="no picture was judged"))
+                    for part, found in names.items()
+                    for name in found
+                ],
+            )
+            for row in own
+        ]
+        columns = [*names["pictures"], *(f"drawn by {name}" for name in names["outputs"])]
+        tables.append(DetectorTable(detector, [Block("", made)], columns))
+    return tables
 
 
 def metrics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
