@@ -37,9 +37,7 @@ CHOICES: tuple[dict[str, Any], ...] = (
     {"other_times": 0.3},
     {"forget_weight": 0.3, "forget_weight_score": 0.3},
     {"lr": 2e-4},
-    {"other_times": 3.0},
     {"alpha": 1.2},
-    {"ema": 0.3},
 )
 
 
