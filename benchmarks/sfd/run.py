@@ -1,6 +1,7 @@
 """SFD on zoo:fashion-mnist: what is forgotten, what it costs, how fast; beside baselines and ablations.
 
-    python benchmarks/sfd/run.py                 # the core table
+    python benchmarks/sfd/run.py                 # the core figures, then the table of baselines and ablations
+    python benchmarks/sfd/run.py --only core     # or --only table: one of them, for the same results file
     python benchmarks/sfd/run.py --timings       # the timings alone, for the same results file; needs a quiet machine
     python benchmarks/sfd/run.py --full          # every pair and five seeds
 
@@ -287,6 +288,7 @@ def time_to_forget(task: Task, model: Model) -> dict[str, Figure]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timings", action="store_true", help="the timings alone, on a quiet machine")
+    parser.add_argument("--only", choices=("core", "table"), help="one part, into the same results file")
     parser.add_argument("--full", action="store_true", help="every reporting pair and the mixture, five seeds")
     args = parser.parse_args()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
@@ -298,10 +300,12 @@ def main() -> None:
         figures = speed(pairs[0], model) | whole_run(pairs[0], model) | time_to_forget(pairs[0], model)
         recording.write(HERE, begun, figures, keep=True)
         return
-    figures = core(tasks, range(5 if args.full else 2), model) | table(pairs[0], model)
+    if args.only != "table":
+        recording.write(HERE, begun, core(tasks, range(5 if args.full else 2), model), keep=True)
+    if args.only != "core":
+        recording.write(HERE, begun, table(pairs[0], model), keep=True)
     curves = {path.parent.name: json.loads(path.read_text()) for path in sorted(CACHE.glob("*/seconds.json"))}
     write_text(HERE / "results/curves.json", json.dumps(curves) + "\n")
-    recording.write(HERE, begun, figures, keep=True)
 
 
 if __name__ == "__main__":
