@@ -15,6 +15,7 @@ import numpy as np
 from scotoma.statistics.intervals import Interval, tail_of
 
 Level = Literal["nominal", "ordinal", "interval"]
+_AT_ONCE = 1_000_000  # items of resamples that are held in memory together
 
 
 def cohen_kappa(
@@ -28,14 +29,16 @@ def cohen_kappa(
     known = {label: i for i, label in enumerate(dict.fromkeys([*first, *second]))}
     a, b = (np.array([known[label] for label in labels]) for labels in (first, second))
 
-    def kappa(rows: np.ndarray) -> float:
-        x, y = a[rows], b[rows]
-        shares = [np.bincount(v, minlength=len(known)) / len(rows) for v in (x, y)]
-        chance = float(shares[0] @ shares[1])
-        return math.nan if chance == 1 else (float((x == y).mean()) - chance) / (1 - chance)
+    cell, size = a * len(known) + b, len(known)  # an item is one of size^2 kinds, and kappa a function of their counts
+
+    def kappa(counts: np.ndarray) -> np.ndarray:
+        table = counts.reshape(-1, size, size) / counts.sum(1)[:, None, None]
+        chance = (table.sum(2) * table.sum(1)).sum(1)
+        agreed = np.trace(table, axis1=1, axis2=2)
+        return np.divide(agreed - chance, 1 - chance, out=np.full(len(table), math.nan), where=chance < 1 - 1e-12)
 
     chance = sum(first.count(v) * second.count(v) for v in known) / len(a) ** 2
-    return _over_items(kappa, len(a), 1 / (1 - chance) if chance < 1 else math.inf, seed, level, resamples)
+    return _over_items(kappa, cell, size**2, 1 / (1 - chance) if chance < 1 else math.inf, seed, level, resamples)
 
 
 def krippendorff_alpha(
@@ -74,55 +77,72 @@ def krippendorff_alpha(
         for v in row:
             counts[i, place[v]] += 1
     numbers = np.array(labels, float) if kind == "interval" else np.arange(len(labels), dtype=float)
+    patterns, of = np.unique(counts, axis=0, return_inverse=True)  # items rated alike are of one kind
+    # Coincidences of labels within items, an item's ordered pairs weighted by 1 / (its ratings - 1).
+    each = patterns / (patterns.sum(1) - 1)[:, None]
+    pairs = each[:, :, None] * patterns[:, None, :] - each[:, :, None] * np.eye(len(labels))
 
-    def parts(chosen: np.ndarray) -> tuple[float, float, float]:
-        """D_o and D_e, both times n, and the largest distance of two labels."""
-        c = counts[chosen]
-        each = c / (c.sum(1) - 1)[:, None]
-        # Coincidences of labels within items, an item's ordered pairs weighted by 1 / (its ratings - 1).
-        together = each.T @ c - np.diag(each.sum(0))
-        totals = together.sum(1)
+    def parts(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """D_o and D_e, both times n, and the largest distance of two labels, for R resamples that hold each kind of item
+        `weights` (R P) times."""
+        together = (weights @ pairs.reshape(len(patterns), -1)).reshape(-1, len(labels), len(labels))
+        totals = together.sum(2)  # R V
         apart = _distances(kind, numbers, totals)
-        return float((together * apart).sum()), float(totals @ apart @ totals) / (totals.sum() - 1), float(apart.max())
+        expected = np.einsum("rv,rvw,rw->r", totals, apart, totals) / (totals.sum(1) - 1)
+        return (together * apart).sum((1, 2)), expected, apart.max((1, 2))
 
-    def alpha(chosen: np.ndarray) -> float:
-        observed, expected, _ = parts(chosen)
-        return math.nan if expected == 0 else 1 - observed / expected
+    def alpha(weights: np.ndarray) -> np.ndarray:
+        observed, expected, _ = parts(weights)
+        return 1 - np.divide(observed, expected, out=np.full(len(observed), math.nan), where=expected > 0)
 
-    _, expected, largest = parts(np.arange(len(rows)))
+    _, expected, largest = (float(v[0]) for v in parts(np.bincount(of.ravel(), minlength=len(patterns))[None]))
     worst = largest * counts.sum() / expected if expected else math.inf
-    return _over_items(alpha, len(rows), worst, seed, level, resamples)
+    return _over_items(alpha, of.ravel(), len(patterns), worst, seed, level, resamples)
 
 
 def _distances(kind: Level, numbers: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Squared distance of any two labels (V V), from how often each was given (V)."""
+    """Squared distance of any two labels (R V V), from how often each was given (R V)."""
     if kind == "nominal":
-        return 1.0 - np.eye(len(numbers))
-    if kind == "interval":
-        return np.subtract.outer(numbers, numbers) ** 2
-    ranks = np.cumsum(totals) - totals / 2  # middle of the places that each label takes
-    return np.subtract.outer(ranks, ranks) ** 2
+        one = 1.0 - np.eye(len(numbers))
+    elif kind == "interval":
+        one = np.subtract.outer(numbers, numbers) ** 2
+    else:
+        ranks = np.cumsum(totals, axis=1) - totals / 2  # middle of the places that each label takes
+        return (ranks[:, :, None] - ranks[:, None, :]) ** 2
+    return np.broadcast_to(one, (len(totals), *one.shape))
 
 
 def _over_items(
-    statistic: Callable[[np.ndarray], float], n: int, worst: float, seed: int, level: float, resamples: int
+    statistic: Callable[[np.ndarray], np.ndarray],
+    kinds: np.ndarray,
+    number: int,
+    worst: float,
+    seed: int,
+    level: float,
+    resamples: int,
 ) -> Interval:
-    """`statistic(rows)` of all n items with a percentile bootstrap interval over items; the same seed gives the same.
+    """A statistic of items with a percentile bootstrap interval over them; the same seed gives the same. `kinds` (n) says of
+    which of `number` kinds each item is; `statistic` takes counts of kinds (R P) and gives R values.
 
     Resamples in which it is undefined are left out. Perfect agreement leaves nothing to resample: then a share of at most u
     of items (the exact one-sided bound after none in n) disagrees, each by `worst` at most, in units of what chance gives,
     and the lower end is 1 - u worst. Undefined, or the same in every resample, the interval is [-1, 1].
     """
-    value = statistic(np.arange(n))
+    n = len(kinds)
+    value = float(statistic(np.bincount(kinds, minlength=number)[None])[0])
     if math.isnan(value):
         return Interval(math.nan, n, -1.0, 1.0)
     if value == 1:
         unseen = 1 - (1 - level) ** (1 / n)
         return Interval(1.0, n, max(-1.0, 1 - unseen * worst), 1.0)
     rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
+    drawn, at_once = list[np.ndarray](), max(1, _AT_ONCE // max(n, number))
+    for start in range(0, resamples, at_once):
+        rows = kinds[rng.integers(n, size=(min(at_once, resamples - start), n))]
+        places = rows + number * np.arange(len(rows))[:, None]
+        drawn.append(statistic(np.bincount(places.ravel(), minlength=number * len(rows)).reshape(len(rows), number)))
     a = tail_of(level)
-    low, high = np.nanquantile(drawn, [a, 1 - a])
+    low, high = np.nanquantile(np.concatenate(drawn), [a, 1 - a])
     if low == high:  # a rater who says one thing of everything: no resample can differ
-        return Interval(float(value), n, -1.0, 1.0)
-    return Interval(float(value), n, min(float(low), value), max(float(high), value))
+        return Interval(value, n, -1.0, 1.0)
+    return Interval(value, n, min(float(low), value), max(float(high), value))

@@ -51,8 +51,9 @@ class Reply:
 @dataclass(frozen=True)
 class Chat:
     """`complete(conversations, choices)` gives one Reply to each conversation, in order, at temperature 0. `choices` are the
-    words among which the answer is expected; a model may use them for log probabilities, and must not answer more because of
-    them."""
+    words among which the answer is expected, none where it is free (a sentence or two); a model may use them for log
+    probabilities, and must not answer more because of them. `remote`: what it is asked leaves this process for a server."""
 
     model: str
     complete: Callable[[Sequence[Sequence[Message]], Sequence[str]], list[Reply]]
+    remote: bool = False
