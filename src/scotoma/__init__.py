@@ -17,9 +17,11 @@ _PUBLIC = {
     "audit": "scotoma.auditing.audit",
     "erase": "scotoma.api",
     "evaluate": "scotoma.api",
+    "label": "scotoma.dialogue.run",
     "load": "scotoma.api",
+    "moderate": "scotoma.detectors.text.moderate",
 }
-__all__ = ["Edit", "Evidence", "Look", "__version__", "audit", "erase", "evaluate", "load"]
+__all__ = ["Edit", "Evidence", "Look", "__version__", "audit", "erase", "evaluate", "label", "load", "moderate"]
 
 
 def __getattr__(name: str) -> Any:

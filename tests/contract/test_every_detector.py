@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from sample_students import write_bert, write_student
 from scotoma.detectors.image import known, mhsc, q16
 from scotoma.detectors.image.clip import load_clip
 from scotoma.detectors.image.mhsc import MHSCConfig
@@ -41,6 +43,10 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
     lists.write_text(json.dumps({"food": ["cat", "red"], "animals": ["dog"]}))
     checker = tiny.write_safety_checker(root / "checker")
     sentences = tiny.write_sentence_encoder(root / "sentences")
+    published = write_bert(root / "censorchat")
+    body = {f"bert.{k}": v for k, v in load_file(published / "model.safetensors").items()}
+    last = {"classifier.weight": torch.eye(2, 32), "classifier.bias": torch.zeros(2)}
+    save_file({**body, **last}, published / "model.safetensors")
     return {
         "constant": {"score": "0.3"},
         "mhsc": {"weights": str(root / "mhsc.safetensors"), "clip": clip},
@@ -53,6 +59,8 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
         "known": {"bank": str(root / "bank.safetensors"), "clip": clip, "copy": "0.97", "variant": "0.5"},
         "word-list": {"words": str(lists)},
         "similarity": {"encoder": str(sentences), "descriptions": str(lists)},
+        "student": {"folder": str(write_student(root / "student"))},
+        "censorchat": {"folder": str(published), "revision": "2024"},
     }
 
 

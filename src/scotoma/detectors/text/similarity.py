@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
+from scotoma.detectors.text.runs import run_by_length, torch_run
 from scotoma.errors import ModelError, UsageError
 from scotoma.weights.folders import quiet, refuse_pickles
 from scotoma.weights.hashing import hash_tensors
@@ -52,12 +54,17 @@ def similarity(
     )
 
 
-def sentence_encoder(folder: str | Path, *, batch_size: int = 32) -> tuple[Encode, str]:
-    """The encoder of a sentence-transformers folder (a transformers model in safetensors, mean pooling), and the sha256 of its
-    weights. Texts are read up to the model's length; what goes beyond is not seen.
+class SentenceModel(NamedTuple):
+    """A transformers model, its tokenizer, the tokens it reads at most, and the sha256 of its weights."""
 
-    Raises UnsafeFileError for pickles, ModelError for a folder that is not complete.
-    """
+    model: Any
+    tokenizer: Any
+    longest: int
+    sha256: str
+
+
+def load_sentence_model(folder: str | Path) -> SentenceModel:
+    """Of a sentence-transformers folder. Raises UnsafeFileError for pickles, ModelError for a folder that is not complete."""
     from transformers import AutoModel, AutoTokenizer
 
     path = Path(folder).expanduser()
@@ -74,21 +81,34 @@ def sentence_encoder(folder: str | Path, *, batch_size: int = 32) -> tuple[Encod
             f"{path} cannot be loaded as a sentence encoder ({' '.join(str(e).split())}); fetch it again"
         ) from e
     longest = min(model.config.max_position_embeddings, 512)
+    return SentenceModel(model, tokenizer, longest, hash_tensors(model.state_dict()))
+
+
+class MeanPooled(nn.Module):
+    """Ids and mask, N L -> the mean of the last states over the tokens, N D, of norm 1."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask[..., None].to(states.dtype)
+        return F.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def sentence_encoder(folder: str | Path, *, batch_size: int = 32) -> tuple[Encode, str]:
+    """The encoder of a sentence-transformers folder (a transformers model in safetensors, mean pooling), and the sha256 of its
+    weights. Texts are read up to the model's length; what goes beyond is not seen. Batches are of similar length, and a special
+    token that somebody types is read as the letters it is.
+
+    Raises UnsafeFileError for pickles, ModelError for a folder that is not complete.
+    """
+    model, tokenizer, longest, sha256 = load_sentence_model(folder)
+    run = torch_run(MeanPooled(model).eval())
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        out = []
-        for start in range(0, len(texts), batch_size):
-            tokens = tokenizer(
-                list(texts[start : start + batch_size]),
-                padding=True,
-                truncation=True,
-                max_length=longest,
-                return_tensors="pt",
-            )
-            with torch.inference_mode():
-                states = model(**tokens).last_hidden_state
-            mask = tokens["attention_mask"][..., None].float()
-            out.append(F.normalize((states * mask).sum(1) / mask.sum(1), dim=1).numpy())
-        return np.concatenate(out)
+        rows = tokenizer(list(texts), truncation=True, max_length=longest, split_special_tokens=True)["input_ids"]
+        return run_by_length(run, rows, tokenizer.pad_token_id or 0, most=batch_size)
 
-    return encode, hash_tensors(model.state_dict())
+    return encode, sha256

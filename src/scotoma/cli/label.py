@@ -1,0 +1,204 @@
+"""Label dialogues with several annotators. Example: scotoma label chats.jsonl --guideline commitments --out run/
+
+    scotoma label chats.jsonl --guideline commitments --annotator patterns --annotator descriptions --annotator local \\
+        --strongest judge=endpoint,url=https://host/v1,model=large,tokens=2000000,cache=answers/ \\
+        --out run/
+    scotoma label judge run/                  items that no machine could decide, and a random sample, at the terminal
+    scotoma label report run/                 label.json, report.html and card.md again, from the records
+    scotoma label kinds                       kinds of annotators, and what each takes
+
+DATA is jsonl, csv, parquet, messages in OpenAI form, or the layout of CensorChat's data. An annotator is [NAME=]KIND[,OPTION=VALUE...].
+Every annotator votes; one that hardly agrees with labels that came with the data leaves the vote, and a --reserve takes its place.
+--fill labels what the vote left open; --strongest labels validation and test, and criticises itself where it differs. Run again
+after a kill, it goes on; nothing is asked twice but what failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scotoma.cli import looking
+from scotoma.cli.progress import progress
+
+if TYPE_CHECKING:
+    from scotoma.dialogue.annotators.contract import Annotator
+
+OFFLINE = ("patterns", "descriptions", "local", "linear")  # who votes where nobody is named
+OFFLINE_RESERVES = ("examples",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="+", metavar="DATA", help="a file of dialogues; or kinds, judge RUN, report RUN")
+    parser.add_argument("--guideline", metavar="NAME_OR_FILE", help="one that ships, or a YAML file")
+    spec = "[NAME=]KIND[,OPTION=VALUE]"
+    parser.add_argument(
+        "--annotator",
+        action="append",
+        default=[],
+        metavar=spec,
+        help="who votes; repeatable (default: the four that work offline, with a reserve)",
+    )
+    parser.add_argument(
+        "--reserve", action="append", default=[], metavar=spec, help="who takes the place of one that leaves the vote"
+    )
+    parser.add_argument("--fill", metavar=spec, help="who labels what the vote left open")
+    parser.add_argument("--strongest", metavar=spec, help="who labels validation and test; a language model")
+    parser.add_argument(
+        "--subset",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="an annotator labels at most N items, those of validation and test first; repeatable",
+    )
+    parser.add_argument("--context-turns", type=int, default=1, metavar="N", help="turns before a response (default 1)")
+    parser.add_argument("--speaker", default="assistant", help="whose responses are judged (default assistant)")
+    parser.add_argument(
+        "--quorum", type=int, default=3, help="votes that decide (default 3, fewer voters: most of them)"
+    )
+    parser.add_argument("--dawid-skene", action="store_true", help="weigh votes by estimated error rates instead")
+    parser.add_argument("--audit", type=int, default=100, metavar="N", help="random items for a person (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of splits and samples (default 0)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="records, label.json, report.html, card.md")
+    parser.add_argument("--who", default="person", help="label judge: who sits at the terminal")
+    parser.add_argument(
+        "--redact",
+        action="store_true",
+        help="label report: show some texts, personal data taken out (default: no text)",
+    )
+    parser.add_argument("--json", action="store_true", help="the summary as one JSON object instead of a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    from scotoma.errors import UsageError
+
+    first, *rest = args.what
+    if first == "kinds" and not rest:
+        return _kinds(args.json)
+    if first in ("judge", "report") and len(rest) == 1:
+        return _judge(args, Path(rest[0])) if first == "judge" else _report(args, Path(rest[0]))
+    if rest:
+        raise UsageError("label takes one file of dialogues, or kinds, judge RUN, report RUN")
+    return _label(args, Path(first))
+
+
+def _label(args: argparse.Namespace, data: Path) -> int:
+    from scotoma.dialogue.guideline import load_guideline, shipped
+    from scotoma.dialogue.reading import read_dialogues
+    from scotoma.dialogue.run import LabelConfig, label
+    from scotoma.errors import UsageError
+
+    if args.out is None or args.guideline is None:
+        raise UsageError(f"label needs --guideline ({', '.join(shipped())}, or a file) and --out FOLDER")
+    looking.check_folder(args.out)
+    guideline, dialogues = load_guideline(args.guideline), read_dialogues(data)
+    annotators = [annotator(spec) for spec in args.annotator or OFFLINE]
+    reserves = [annotator(spec) for spec in args.reserve or (() if args.annotator else OFFLINE_RESERVES)]
+    settings = LabelConfig(
+        context_turns=args.context_turns,
+        speaker=args.speaker,
+        seed=args.seed,
+        audit=args.audit,
+        quorum=args.quorum,
+        aggregate="dawid-skene" if args.dawid_skene else "quorum",
+        subsets=_subsets(args.subset),
+    )
+    with progress("answers") as bar:
+        made = label(
+            dialogues,
+            guideline,
+            annotators,
+            args.out,
+            filler=annotator(args.fill) if args.fill else None,
+            strongest=annotator(args.strongest) if args.strongest else None,
+            reserves=reserves,
+            settings=settings,
+            command=args.command,
+            given=looking.given(args),
+            tell=bar,
+        )
+    summary = made.summary()
+    page = write(args.out, summary)
+    print(json.dumps(summary) if args.json else f"{_line(summary)}\n{page}")
+    return 0
+
+
+def _line(summary: Any) -> str:
+    counts: dict[str, int] = {}
+    for row in summary["counts"]:
+        counts[row["label"] or "without a label"] = counts.get(row["label"] or "without a label", 0) + row["n"]
+    return ", ".join(f"{n:,} {label}" for label, n in counts.items())
+
+
+def write(folder: Path, summary: Any, examples: Sequence[Any] = (), *, show: bool = False) -> Path:
+    """report.html and card.md in the folder of a run; returns the report's path."""
+    from scotoma.dialogue.scrub import scrub
+    from scotoma.records import write_text
+    from scotoma.report import labelling_card, labelling_report, write_report
+
+    told: dict[str, Any] = {"title": f"Labels by {summary['guideline']['identity']}", "credits": ()}
+    told["command"] = summary["header"]["command"]
+    page = labelling_report(summary, examples=examples, show=show, scrub=scrub, **told)
+    write_report(folder / "report.html", page)
+    write_text(folder / "card.md", labelling_card(summary, **told))
+    return folder / "report.html"
+
+
+def _report(args: argparse.Namespace, folder: Path) -> int:
+    from scotoma.dialogue.run import read_run
+
+    made = read_run(folder)
+    print(write(folder, made.summary(), made.examples() if args.redact else (), show=args.redact))
+    return 0
+
+
+def _judge(args: argparse.Namespace, folder: Path) -> int:
+    from scotoma.dialogue.run import judge, read_run
+
+    done = judge(folder, who=args.who)
+    write(folder, read_run(folder).summary())
+    print(f"{done.judged} judged, {done.skipped} skipped, {done.waiting} waiting")
+    return 0
+
+
+def _kinds(as_json: bool) -> int:
+    from scotoma.dialogue.annotators.registry import KINDS
+
+    if as_json:
+        rows = {n: {"what": k.summary, "needs": dict(k.needs), "takes": dict(k.takes)} for n, k in KINDS.items()}
+        print(json.dumps(rows))
+        return 0
+    for name, kind in KINDS.items():
+        print(f"{name:14} {kind.summary}")
+        for word, options in (("needs", kind.needs), ("takes", kind.takes)):
+            for option, what in options.items():
+                print(f"{'':14} {word} {option}: {what}")
+    return 0
+
+
+def annotator(spec: str) -> Annotator:
+    """[NAME=]KIND[,OPTION=VALUE...]; without a name it is called like its kind. Raises UsageError."""
+    from scotoma.dialogue.annotators.registry import make
+    from scotoma.errors import UsageError
+
+    head, *options = spec.split(",")
+    name, equals, kind = head.partition("=")
+    pairs = [o.partition("=") for o in options]
+    if any(not e for _, e, _ in pairs):
+        raise UsageError(f"an annotator is [NAME=]KIND,OPTION=VALUE,..., not {spec!r}")
+    return make(name, kind if equals else name, **{k: v for k, _, v in pairs})
+
+
+def _subsets(given: Sequence[str]) -> dict[str, int]:
+    from scotoma.errors import UsageError
+
+    out = {}
+    for text in given:
+        name, _, n = text.rpartition("=")
+        if not name or not n.isdigit():
+            raise UsageError(f"--subset takes NAME=N, not {text!r}")
+        out[name] = int(n)
+    return out

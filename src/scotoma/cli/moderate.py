@@ -1,0 +1,117 @@
+"""Moderate texts and dialogues with a detector. Example: scotoma moderate --with student/ chats.jsonl
+
+    scotoma moderate --with student/ < lines.txt                       a text a line, from stdin
+    scotoma moderate --detector word-list,words=words.json chats.csv
+    cat chats.jsonl | scotoma moderate --with student/ --jsonl         a dialogue a line, from stdin
+
+One JSON line for each item on stdout, in order: its id, and for each category the verdict: score and label (flagged or clear), or
+undecided with the reason. Texts are not repeated. Dialogues give one item for each response, with the turns before it; a plain text
+is judged alone. Exit code 0 whatever is found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scotoma.detectors.contract import Detector
+    from scotoma.dialogue.schema import Level
+    from scotoma.records import Exchange
+
+AT_ONCE = 256
+PLAIN = (".txt", "")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", nargs="?", default="-", help="txt, or dialogues as jsonl, csv or parquet; - for stdin (default)"
+    )
+    parser.add_argument("--with", dest="student", metavar="FOLDER", help="a student that scotoma distill made")
+    parser.add_argument("--onnx", action="store_true", help="the student's model.onnx")
+    parser.add_argument("--int8", action="store_true", help="the student's model.int8.onnx")
+    parser.add_argument(
+        "--detector", metavar="NAME[,OPTION=VALUE]", help="any detector of texts (scotoma detectors lists them)"
+    )
+    parser.add_argument("--jsonl", action="store_true", help="stdin holds a dialogue a line")
+    parser.add_argument("--context-turns", type=int, default=1, metavar="N", help="turns before a response (default 1)")
+    parser.add_argument("--speaker", default="assistant", help="whose responses are judged (default assistant)")
+    parser.add_argument("--threads", type=int, default=1, help="that the student may use (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    detector = _detector(args)
+    items = _items(args)
+    while part := list(itertools.islice(items, AT_ONCE)):
+        verdicts = detector([shown for _, shown in part])
+        for i, (name, _) in enumerate(part):
+            row = {category: _row(v[i]) for category, v in verdicts.items()}
+            print(json.dumps({"id": name, "verdicts": row}), flush=i == len(part) - 1)
+    return 0
+
+
+def _row(verdict: Any) -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(verdict).items() if v is not None}
+
+
+def _detector(args: argparse.Namespace) -> Detector:
+    from scotoma.detectors.registry import entry_of, load_detector
+    from scotoma.detectors.text.student import load_student
+    from scotoma.errors import UsageError
+
+    if bool(args.student) == bool(args.detector):
+        raise UsageError("moderate needs a student (--with FOLDER) or a detector (--detector NAME)")
+    if args.student:
+        return load_student(args.student, onnx=args.onnx or args.int8, int8=args.int8, threads=args.threads)
+    name, *options = args.detector.split(",")
+    if entry_of(name).kind != "text" and name != "constant":
+        raise UsageError(f"{name} looks at pictures; scotoma detectors lists what looks at texts")
+    return load_detector(name, **dict(o.partition("=")[::2] for o in options))
+
+
+def _items(args: argparse.Namespace) -> Iterator[tuple[str, str | Exchange]]:
+    if args.file == "-" and not args.jsonl:
+        return _lines(sys.stdin)
+    if args.file != "-" and Path(args.file).suffix.lower() in PLAIN:
+        return _file_lines(Path(args.file))
+    return _dialogues(args)
+
+
+def _lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    return ((str(i), line.rstrip("\r\n")) for i, line in enumerate(lines, 1))
+
+
+def _file_lines(path: Path) -> Iterator[tuple[str, str]]:
+    from scotoma.errors import DataError
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _lines(file)
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({e}); give a txt, jsonl, csv or parquet file") from e
+
+
+def _dialogues(args: argparse.Namespace) -> Iterator[tuple[str, Exchange]]:
+    """Every response with its context, and every turn that has none as an utterance of its own."""
+    import tempfile
+
+    from scotoma.dialogue.reading import read_dialogues
+    from scotoma.dialogue.views import items
+
+    if args.file == "-":
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / "stdin.jsonl"
+            path.write_text(sys.stdin.read(), encoding="utf-8")
+            dialogues = read_dialogues(path)
+    else:
+        dialogues = read_dialogues(Path(args.file))
+    for dialogue in dialogues:
+        level: Level = "context" if len(dialogue.turns) > 1 else "utterance"
+        of = items([dialogue], context_turns=args.context_turns, speaker=args.speaker, levels=(level,))
+        yield from ((item.id, item.exchange) for item in of)
