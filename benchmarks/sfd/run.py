@@ -297,8 +297,8 @@ def main() -> None:
     tasks = [*pairs, Task(pairs[2].concept, "")] if args.full else [*pairs[:2], Task(pairs[2].concept, "")]
     if args.timings:
         recording.require_quiet()
-        figures = speed(pairs[0], model) | whole_run(pairs[0], model) | time_to_forget(pairs[0], model)
-        recording.write(HERE, begun, figures, keep=True)
+        recording.write(HERE, begun, speed(pairs[0], model) | whole_run(pairs[0], model), keep=True)
+        recording.write(HERE, begun, time_to_forget(pairs[0], model), keep=True)
         return
     if args.only != "table":
         recording.write(HERE, begun, core(tasks, range(5 if args.full else 2), model), keep=True)
