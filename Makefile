@@ -47,5 +47,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PIP) --extra-index-url $(TORCH_INDEX) "$(TORCH)+cpu" || \
 	  echo "no CPU build of $(TORCH) in reach; going on with the default build" >&2; \
 	fi
-	$(PIP) --editable '.[dev,dialogue,known,lora,nsfw,onnx,zoo]'
+	$(PIP) --editable '.[curate,dev,dialogue,guard,known,lora,nsfw,onnx,zoo]'
 	@touch $@

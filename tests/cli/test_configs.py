@@ -10,7 +10,7 @@ import yaml
 from scotoma.cli import VERBS, options
 from scotoma.erasure import METHODS, method
 
-FILES = sorted(options.CONFIGS.rglob("*.y*ml"))
+FILES = sorted(p for p in options.CONFIGS.rglob("*.y*ml") if p.parent.name != "policy")  # tests/guard has the policies
 AT_LEAST = 5  # raise it with every preset: a glob that finds less has lost some
 
 

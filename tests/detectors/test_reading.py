@@ -105,3 +105,13 @@ def test_every_cut_and_every_flipped_byte_of_a_file_is_a_picture_or_a_reason():
         for k in range(0, len(whole), max(1, len(whole) // 40)):
             for data in (whole[:k], whole[:k] + bytes([whole[k] ^ 0xFF]) + whole[k + 1 :]):
                 assert isinstance(read(data, max_pixels=10_000), Unreadable | np.ndarray)
+
+
+def test_a_file_that_pillow_would_hand_to_another_program_is_not_opened(tmp_path, monkeypatch):
+    """EPS is decoded by Ghostscript, which Pillow starts; a name that ends in .png does not change that."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: pytest.fail("Ghostscript was started"))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    assert isinstance(read(path), Unreadable)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 VERBS = {
-    "demo": "the main job on a model that ships: erase, check, report",
+    "demo": "the main jobs, offline: erase, check, report; or label, distil, measure",
     "erase": "erase a concept from a model, check what came of it, write an Edit",
     "evaluate": "compare an edited model with the unedited one on the same seeds",
     "apply": "write a model with Edits as a plain diffusers folder",
@@ -26,6 +26,8 @@ VERBS = {
     "distill": "train a small classifier on labelled dialogues",
     "moderate": "what a classifier or another detector says of texts and dialogues",
     "detectors": "what there is to look at pictures and texts with, and how good it is on your data",
+    "curate": "screen a data set: keep, drop or review by path, duplicates, contamination, a report",
+    "policy": "what a policy does, and whether it holds together",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }
 EXIT_CODES = """exit codes:

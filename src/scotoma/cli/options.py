@@ -210,8 +210,9 @@ def _merged(name: str, from_file: Mapping[str, Any], given: Mapping[str, Any], s
 
 
 def presets() -> dict[str, Path]:
-    """Shipped files by name: `erase/uce` is configs/erase/uce.yaml."""
-    return {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in sorted(CONFIGS.rglob("*.yaml"))}
+    """Shipped files by name: `erase/uce` is configs/erase/uce.yaml. Policies are no calls of a verb (guard/policy.py reads them)."""
+    files = (p for p in sorted(CONFIGS.rglob("*.yaml")) if p.parent.name != "policy")
+    return {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in files}
 
 
 def read(source: str, parser: VerbParser) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Bank:
 
     def bits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """N K, how many hash bits differ."""
-        return (_hashes(pictures)[:, None] != self.hashes[None]).sum(2)
+        return (hashes(pictures)[:, None] != self.hashes[None]).sum(2)
 
     def save(self, path: Path) -> None:
         partial = path.with_name(f".{path.name}.partial")
@@ -86,7 +86,7 @@ def bank(pictures: Sequence[np.ndarray], names: Sequence[str], features: Feature
     """Of pictures uint8 H W 3. Raises UsageError for none, or names that are not one for each."""
     if not len(pictures) or len(pictures) != len(names):
         raise UsageError(f"a bank needs pictures and a name for each, got {len(pictures)} and {len(names)}")
-    return Bank(tuple(names), _hashes(pictures), _unit(features(pictures)), encoder)
+    return Bank(tuple(names), hashes(pictures), _unit(features(pictures)), encoder)
 
 
 def bands(copies: np.ndarray, variants: np.ndarray, unrelated: np.ndarray, *, false_alarms: float = 0.01) -> Bands:
@@ -135,8 +135,8 @@ def known(
     )
 
 
-def _hashes(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """N 64, bool. Raises MissingExtraError without ImageHash."""
+def hashes(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """pHash, N 64, bool, of pictures uint8 H W 3. Raises MissingExtraError without ImageHash."""
     if importlib.util.find_spec("imagehash") is None:
         raise MissingExtraError("imagehash", "known", "looking for known pictures")
     from imagehash import phash

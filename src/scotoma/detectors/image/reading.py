@@ -15,13 +15,15 @@ from PIL import Image, ImageOps
 from scotoma.detectors.contract import Unreadable
 from scotoma.errors import DataError
 
+# Pillow reads more, some of it by starting other programs (EPS: Ghostscript), whatever the file is called.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 50_000_000  # more is a mistake or an attack: 150 MB as bytes, five times that on the way
 
 
 def read(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray | Unreadable:
     """uint8 H W 3 from a path, the bytes of a file, or a PIL picture.
 
-    What a file is called does not matter. EXIF rotation is applied; CMYK, gray, palettes and 16 bits become RGB; what is
+    What a file is called does not matter; it is one of FORMATS. EXIF rotation is applied; CMYK, gray, palettes and 16 bits become RGB; what is
     transparent is seen on white. Unreadable: a missing file, one that Pillow cannot decode (of some that are cut short it
     shows the first rows, as other programs do), one with several frames, of which a verdict on the first says nothing, and
     one of more than `max_pixels`, whose pixels are not decoded.
@@ -32,7 +34,7 @@ def read(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS)
             if isinstance(source, Image.Image):
                 return _decode(source, max_pixels)
             data = io.BytesIO(source) if isinstance(source, bytes) else source
-            with Image.open(data) as picture:
+            with Image.open(data, formats=FORMATS) as picture:
                 return _decode(picture, max_pixels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return Unreadable(f"the picture has more than {max_pixels} pixels")
