@@ -10,7 +10,8 @@ from scotoma.cli import EXIT_CODES, VERBS, main
 
 
 def test_public_names_are_pinned_and_load():
-    assert scotoma.__all__ == ["Edit", "Evidence", "Look", "__version__", "audit", "erase", "evaluate", "load"]
+    names = ["Edit", "Evidence", "Look", "__version__", "audit", "erase", "evaluate", "label", "load", "moderate"]
+    assert scotoma.__all__ == names
     assert all(getattr(scotoma, name) is not None for name in scotoma.__all__)
     with pytest.raises(AttributeError, match="no attribute 'erases'"):
         scotoma.erases  # noqa: B018
