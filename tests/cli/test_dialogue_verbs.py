@@ -1,0 +1,124 @@
+"""scotoma label, distill and moderate, from a file of dialogues to verdicts."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from scotoma.cli import main
+from scotoma.dialogue.demo.generator import generate
+from scotoma.dialogue.views import items
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """120 dialogues as jsonl, and the template's labels as a file to replay."""
+    folder = tmp_path_factory.mktemp("dialogues")
+    dialogues = generate(120, 3)
+    rows = [{"id": d.id, "turns": [{"speaker": t.speaker, "text": t.text} for t in d.turns]} for d in dialogues]
+    (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = [{"item": i.id, "label": i.given or "none"} for i in items(dialogues)]
+    (folder / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in known))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(data):
+    told = f"truth=replay,file={data / 'truth.jsonl'}"
+    given = ["label", str(data / "chats.jsonl"), "--guideline", "commitments", "--annotator", told]
+    assert main([*given, "--annotator", "patterns", "--annotator", "linear", "--out", str(data / "run")]) == 0
+    return data / "run"
+
+
+@pytest.fixture(scope="module")
+def student(labelled, data):
+    assert main(["distill", str(labelled), "--route", "ngrams", "--out", str(data / "student")]) == 0
+    return data / "student"
+
+
+def test_a_run_has_records_report_and_card(labelled, capsys):
+    assert {"votes.jsonl", "labels.jsonl", "label.json", "report.html", "card.md"} <= {
+        p.name for p in labelled.iterdir()
+    }
+    before = (labelled / "report.html").read_bytes()
+    assert main(["label", "report", str(labelled)]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.html")
+    assert (labelled / "report.html").read_bytes() == before
+
+
+def test_texts_are_shown_on_demand_and_without_personal_data(labelled):
+    def words() -> str:
+        return (labelled / "report.html").read_text()
+
+    row = json.loads((labelled / "items.jsonl").read_text().splitlines()[5])
+    assert row["exchange"]["response"]["text"] not in words()
+    assert main(["label", "report", str(labelled), "--redact"]) == 0
+    shown = [
+        json.loads(line)["exchange"]["response"]["text"]
+        for line in (labelled / "items.jsonl").read_text().splitlines()[1:]
+    ]
+    assert any(text in words() for text in shown)
+
+
+def test_a_student_judges_dialogues_lines_and_stdin(student, data, capsys, monkeypatch):
+    assert main(["moderate", "--with", str(student), str(data / "chats.jsonl")]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == sum(i.level == "context" for i in items(generate(120, 3)))
+    assert {row["verdicts"]["commitment"]["label"] for row in rows} == {"flagged", "clear"}
+    (data / "lines.txt").write_text("We are open until six.\nYou get the full amount back.\n")
+    assert main(["moderate", "--with", str(student), str(data / "lines.txt")]) == 0
+    from_file = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO((data / "lines.txt").read_text()))
+    assert main(["moderate", "--with", str(student)]) == 0
+    assert capsys.readouterr().out == from_file and from_file.count("\n") == 2
+
+
+def test_any_detector_of_texts_moderates(data, capsys):
+    (data / "words.json").write_text(json.dumps({"refund": ["refund"]}))
+    (data / "two.txt").write_text("A r3fund?\nNo.\n")
+    assert main(["moderate", "--detector", f"word-list,words={data / 'words.json'}", str(data / "two.txt")]) == 0
+    rows = [json.loads(line)["verdicts"]["refund"]["label"] for line in capsys.readouterr().out.splitlines()]
+    assert rows == ["flagged", "clear"]
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (["label", "x.jsonl", "--out", "run"], 2, "needs --guideline"),
+        (["label", "x.jsonl", "--guideline", "comitments", "--out", "run"], 2, "did you mean 'commitments'"),
+        (["label", "a", "b"], 2, "label takes one file"),
+        (["label", "x.jsonl", "--guideline", "commitments", "--out", "run"], 9, "x.jsonl"),
+        (["distill", "nowhere", "--out", "s"], 9, "nowhere"),
+        (["distill", "nowhere"], 2, "--out student/"),
+        (["distill", "nowhere", "--out", "s", "--route", "ngram"], 2, "did you mean 'ngrams'"),
+        (["moderate", "x.txt"], 2, "--with FOLDER"),
+        (["moderate", "--detector", "zoo-standins", "x.txt"], 2, "looks at pictures"),
+    ],
+)
+def test_mistakes_are_named(words, code, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spec, said",
+    [
+        ("pattern", "did you mean 'patterns'"),
+        ("patterns,fil=x", "did you mean 'file'"),
+        ("judge=endpoint,url=http://localhost:1/v1", "model"),
+        ("judge=endpoint,url=http://localhost:1/v1,model=m,key=", "set a budget"),
+        ("patterns,file", "OPTION=VALUE"),
+    ],
+)
+def test_annotators_that_cannot_be_made(spec, said, data, tmp_path, capsys):
+    given = ["label", str(data / "chats.jsonl"), "--guideline", "commitments", "--annotator", spec]
+    assert main([*given, "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_kinds_of_annotators(capsys):
+    assert main(["label", "kinds", "--json"]) == 0
+    assert {"endpoint", "local", "patterns", "replay"} <= set(json.loads(capsys.readouterr().out))
