@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scotoma import bounds
+from scotoma import bounds, waiting
 from scotoma.auditing import endpoint as module
 from scotoma.auditing.endpoint import NOT_FOLLOWED, UNSEEDED, endpoint
 from scotoma.auditing.generate import draw_failed_again, generate
@@ -141,7 +141,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.lower(), raising=False)
-    monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(waiting, "FIRST_WAIT", 0.01)
     server = Faulty()
     yield server
     server.close()
@@ -256,28 +256,6 @@ def test_nobody_waits_for_an_hour(faulty: Faulty) -> None:
     drawn = one(faulty, says(429, {"Retry-After": "3600"}))
     assert drawn == Nothing("failed", "HTTP 429; it asks to wait for 3600 seconds, more than 600")
     assert len(faulty.asked) == 1
-
-
-def test_retry_after_in_all_its_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """17 October 2026, 7:28:00 is 1792222080 seconds after the epoch."""
-    monkeypatch.setattr(module.time, "time", lambda: 1792222075.0)
-    for headers, seconds in (
-        ({"retry-after": "2"}, 2.0),
-        ({"retry-after": "0"}, 0.0),
-        ({"retry-after": "-3"}, 0.0),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "Sat, 17 Oct 2026 07:28:00 GMT"}, 5.0),
-        ({"retry-after": "Sat, 17 Oct 2020 07:28:00 GMT"}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "nan"}, None),
-        ({}, None),
-    ):
-        assert module._told_to_wait(headers) == seconds, headers
-
-
-def test_waits_double_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.random, "uniform", lambda low, high: 1.0)
-    assert [module._wait(k) for k in (1, 2, 3, 4, 20)] == [1.0, 2.0, 4.0, 8.0, 60.0]
 
 
 def test_an_address_is_not_followed(faulty: Faulty) -> None:

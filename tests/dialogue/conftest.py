@@ -8,7 +8,7 @@ import pytest
 from chat_server import ChatServer
 from endpoint_cases import KEY, echo
 
-from scotoma.dialogue.annotators import waiting
+from scotoma import waiting
 
 
 @pytest.fixture

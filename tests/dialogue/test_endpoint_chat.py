@@ -15,7 +15,7 @@ from chat_server import FAULTS, Answer, ChatServer, says
 from endpoint_cases import CHOICES, KEY, asked_of, said
 
 from scotoma.dialogue.annotators import endpoint as module
-from scotoma.dialogue.annotators import waiting
+from scotoma.dialogue.annotators import pace as pacing
 from scotoma.dialogue.annotators.budget import Budget
 from scotoma.dialogue.annotators.contract import Reply
 from scotoma.dialogue.annotators.endpoint import endpoint
@@ -175,40 +175,17 @@ class TestWaiting:
         late = [t for t in others if t - refused >= 0.4]
         assert len(late) >= 2  # all but, perhaps, what was on its way
 
-    def test_it_is_waited_for_in_all_its_forms(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """17 October 2026, 7:28:00 is 1792222080 seconds after the epoch."""
-        monkeypatch.setattr(waiting.time, "time", lambda: 1792222075.0)
-        for headers, seconds in (
-            ({"retry-after": "2"}, 2.0),
-            ({"retry-after": "-3"}, 0.0),
-            ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-            ({"retry-after": "Sat, 17 Oct 2026 07:28:00 GMT"}, 5.0),
-            ({"retry-after": "soon"}, None),
-            ({"retry-after": "nan"}, None),
-            ({}, None),
-        ):
-            assert waiting.told_to_wait(headers) == seconds, headers
-
-    def test_waits_double_and_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(waiting, "FIRST_WAIT", 1.0)
-
-        class Middle:
-            def uniform(self, low: float, high: float) -> float:
-                return (low + high) / 2
-
-        assert [waiting.wait(k, Middle()) for k in (1, 2, 3, 4, 20)] == [1.0, 2.0, 4.0, 8.0, 60.0]  # type: ignore[arg-type]
-
     def test_so_many_a_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """By a clock of our own: 30 a minute are 2 seconds apart; a pause of 5 seconds at second 4 moves the fourth to its
         end, and the fifth is 2 seconds later."""
         now = [0.0]
-        monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(pacing.time, "monotonic", lambda: now[0])
 
         async def sleep(seconds: float) -> None:
             now[0] += seconds
 
-        monkeypatch.setattr(waiting.asyncio, "sleep", sleep)
-        pace, left = waiting.Pace(30), []
+        monkeypatch.setattr(pacing.asyncio, "sleep", sleep)
+        pace, left = pacing.Pace(30), []
 
         async def turns() -> None:
             for i in range(5):

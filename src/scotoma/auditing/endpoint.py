@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import email.utils
 import hashlib
 import importlib.util
 import json
@@ -35,11 +34,11 @@ from scotoma.detectors.contract import Unreadable
 from scotoma.detectors.image.reading import read as read_picture
 from scotoma.errors import MissingExtraError, UsageError
 from scotoma.records import Prompt
+from scotoma.waiting import told_to_wait, wait
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a request is sent again: doubled each time, up to the longest
 PATIENCE = 600.0  # seconds; who asks to wait for longer is asked again another day
 LARGEST = 256 * 2**20  # bytes of an answer: more than the largest picture that is read takes as base64
 CHUNKS = 4  # pairs in a batch for each request at a time: the slowest of a batch holds up the next
@@ -243,7 +242,7 @@ class _Service:
                     continue
                 if not said.passing:
                     return Nothing("failed", str(said))
-                why, told = f"HTTP {said.status}", _told_to_wait(said.headers)
+                why, told = f"HTTP {said.status}", told_to_wait(said.headers)
             except (openai.APITimeoutError, TimeoutError):
                 why = f"no answer within {self.timeout:g} seconds"
             except (openai.APIConnectionError, ConnectionError):
@@ -256,7 +255,7 @@ class _Service:
                 return Nothing("failed", f"{why}; given up after {sent_before} requests")
             if told is not None and told > PATIENCE:
                 return Nothing("failed", f"{why}; it asks to wait for {told:.0f} seconds, more than {PATIENCE:.0f}")
-            stop.wait(_wait(sent_before) if told is None else told)
+            stop.wait(wait(sent_before, random.Random()) if told is None else told)
         return Nothing("failed", "the run was stopped")
 
     def _ask(self, client: OpenAI, prompt: str, sent: Mapping[str, Any]) -> bytes | None:
@@ -339,25 +338,3 @@ def _next(parts: Iterator[bytes]) -> bytes:
         return next(parts, b"")
     except Exception as e:
         raise (TimeoutError if "timeout" in type(e).__name__.lower() else ConnectionError) from e
-
-
-def _wait(sent: int) -> float:
-    """Seconds before the next request, some of them by chance, so that those who failed together do not come back
-    together."""
-    return min(FIRST_WAIT * 2.0 ** (sent - 1), LONGEST_WAIT) * random.uniform(0.75, 1.25)
-
-
-def _told_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an answer asks to wait for, 0 or more: retry-after-ms, or Retry-After in seconds or as a date."""
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        told = headers.get(name)
-        try:
-            seconds = math.nan if told is None else float(told) * unit
-        except ValueError:
-            try:
-                seconds = email.utils.parsedate_to_datetime(str(told)).timestamp() - time.time()
-            except (ValueError, OverflowError, OSError):
-                continue
-        if not math.isnan(seconds):
-            return max(seconds, 0.0)
-    return None

@@ -29,11 +29,12 @@ from scotoma.dialogue.annotators.budget import BUDGET_SPENT, Budget, Ledger, Spe
 from scotoma.dialogue.annotators.cache import AnswerCache
 from scotoma.dialogue.annotators.contract import Chat, Message, Reply
 from scotoma.dialogue.annotators.log_probabilities import of_choices
+from scotoma.dialogue.annotators.pace import Pace
 from scotoma.dialogue.annotators.request import NO_COMPLETION, Came, request, run, unlogged
-from scotoma.dialogue.annotators.waiting import Pace, told_to_wait, wait
 from scotoma.dialogue.parsing import WITHHELD
 from scotoma.errors import MissingExtraError, UsageError
 from scotoma.records import sha256_text
+from scotoma.waiting import told_to_wait, wait
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
