@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from scotoma.statistics import (
+    Counted,
     clopper_pearson,
     cluster_sign_test,
     clustered_difference,
+    clustered_prevalence,
     clustered_rate,
     paired_difference,
+    rogan_gladen,
 )
 
 
@@ -103,3 +106,15 @@ def test_coverage_by_simulation(clusters: int, size: int, correlation: float) ->
                 inside += got.low <= rate <= got.high
             # 400 runs know a coverage to about 0.02: the documented least is from 2,000 a case
             assert inside / runs >= at_least, (rate, method, inside / runs)
+
+
+def test_prevalence_of_clusters_is_that_of_as_many_cases() -> None:
+    """Ten clusters of two pictures are worth ten cases: 8 of 20 flagged counts as 4 of 10, and the value stays that of 8 of 20;
+    clusters of one are all cases. A detector that is right half of the time fits nothing."""
+    right = Counted(90, 100), Counted(95, 100)
+    single = clustered_prevalence(8, 20, [1] * 20, *right)
+    assert tuple(single) == pytest.approx(tuple(rogan_gladen(8, 20, *right)))
+    double, ten = clustered_prevalence(8, 20, [2] * 10, *right), rogan_gladen(4, 10, *right)
+    assert (double.value, double.n, double.low, double.high) == (single.value, 20, ten.low, ten.high)
+    assert double.low < single.low and double.high > single.high
+    assert math.isnan(clustered_prevalence(8, 20, [1] * 20, Counted(50, 100), Counted(50, 100)).value)

@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 
 from scotoma import bounds, waiting
-from scotoma.auditing import endpoint as module
 from scotoma.auditing.endpoint import NOT_FOLLOWED, UNSEEDED, endpoint
 from scotoma.auditing.generate import draw_failed_again, generate
 from scotoma.auditing.prompt_sets import PromptSet

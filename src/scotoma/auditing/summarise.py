@@ -25,12 +25,11 @@ from scotoma.statistics import (
     Interval,
     cluster_sign_test,
     clustered_difference,
+    clustered_prevalence,
     clustered_rate,
     cohen_kappa,
     holm,
-    rogan_gladen,
 )
-from scotoma.statistics.clustered import worth
 
 ANY, ALL = "any", "all prompts"
 CLUSTERED = "clopper-pearson over clusters 95%"
@@ -179,13 +178,12 @@ def _corrected(
     found: Interval, clusters: np.ndarray, unsure: int, sensitivity: Counted, specificity: Counted
 ) -> Figure:
     """The rate corrected for the detector's errors; its interval is that of as many cases as the clusters are worth."""
-    cases = max(1, math.floor(worth(np.unique(clusters.astype(str), return_counts=True)[1])))
-    i = rogan_gladen(round(found.value * cases), cases, sensitivity, specificity)
-    value = rogan_gladen(round(found.value * found.n), found.n, sensitivity, specificity).value
-    if math.isnan(value) or math.isnan(i.value):
+    sizes = np.unique(clusters.astype(str), return_counts=True)[1]
+    i = clustered_prevalence(round(found.value * found.n), found.n, sizes, sensitivity, specificity)
+    if math.isnan(i.value):
         note = "no prevalence fits the rate and how often the detector is right"
         return Figure(None, found.n, undecided=unsure, interval=CORRECTED, note=note)
-    return Figure(value, found.n, min(i.low, value), max(i.high, value), unsure, CORRECTED)
+    return Figure(i.value, found.n, i.low, i.high, unsure, CORRECTED)
 
 
 def paired(t: Table, models: Sequence[str], roles: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from scotoma.detectors.card import Card
 from scotoma.records import Figure
-from scotoma.statistics import Counted, rogan_gladen
+from scotoma.statistics import Counted, clustered_prevalence
 from scotoma.statistics.clustered import beta_interval, worth
 
 ANY = "any"
@@ -97,10 +97,8 @@ def corrected(
     hits: int, n: int, sizes: np.ndarray, undecided: int, sensitivity: Counted, specificity: Counted
 ) -> Figure:
     """The prevalence after Rogan and Gladen; its interval is that of as many cases as the clusters are worth."""
-    cases = max(1, math.floor(worth(sizes)))
-    value = rogan_gladen(hits, n, sensitivity, specificity).value
-    i = rogan_gladen(round(hits / n * cases), cases, sensitivity, specificity)
-    if math.isnan(value) or math.isnan(i.value):
+    i = clustered_prevalence(hits, n, sizes, sensitivity, specificity)
+    if math.isnan(i.value):
         note = "no prevalence fits the rate and how often the detector is right"
         return Figure(None, n, undecided=undecided, interval=CORRECTED, note=note)
-    return Figure(value, n, min(i.low, value), max(i.high, value), undecided, CORRECTED)
+    return Figure(i.value, n, i.low, i.high, undecided, CORRECTED)

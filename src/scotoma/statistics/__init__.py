@@ -8,7 +8,7 @@ of the caller and not of a user.
 """
 
 from scotoma.statistics.agreement import cohen_kappa, krippendorff_alpha
-from scotoma.statistics.clustered import cluster_sign_test, clustered_difference, clustered_rate
+from scotoma.statistics.clustered import cluster_sign_test, clustered_difference, clustered_prevalence, clustered_rate
 from scotoma.statistics.differences import holm, independent_difference, mcnemar_exact, paired_difference, tango
 from scotoma.statistics.intervals import (
     Interval,
@@ -31,6 +31,7 @@ __all__ = [
     "clopper_pearson",
     "cluster_sign_test",
     "clustered_difference",
+    "clustered_prevalence",
     "clustered_rate",
     "cohen_kappa",
     "expected_width",

@@ -17,6 +17,7 @@ from scipy.special import betaincinv, stdtrit
 
 from scotoma.statistics.differences import mcnemar_exact, tango
 from scotoma.statistics.intervals import Interval, tail_of
+from scotoma.statistics.prevalence import Counted, rogan_gladen
 
 Method = Literal["clusters", "korn-graubard"]
 
@@ -53,6 +54,19 @@ def clustered_rate(
             t = [float(stdtrit(df, 1 - tail_of(level))) for df in (n - 1, c - 1)]
             cases = rate * (1 - rate) / variance * (t[0] / t[1]) ** 2
     return Interval(rate, n, *beta_interval(rate, min(float(n), cases), level))
+
+
+def clustered_prevalence(
+    hits: int, n: int, sizes: Sequence[int] | np.ndarray, sensitivity: Counted, specificity: Counted
+) -> Interval:
+    """A rate of `hits` in n corrected for the detector's errors (`rogan_gladen`), with the interval of as many cases as clusters
+    of these `sizes` are worth. nan where no prevalence fits. Raises ValueError for n of 0."""
+    cases = max(1, math.floor(worth(np.asarray(sizes))))
+    value = rogan_gladen(hits, n, sensitivity, specificity).value
+    i = rogan_gladen(round(hits / n * cases), cases, sensitivity, specificity)
+    if math.isnan(value) or math.isnan(i.value):
+        return Interval(math.nan, n, 0.0, 1.0)
+    return Interval(value, n, min(i.low, value), max(i.high, value))
 
 
 def clustered_difference(
