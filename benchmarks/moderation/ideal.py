@@ -2,7 +2,7 @@
 
 An item holds a slot from its first request to its last, as the client does it, waits between them included. A request takes the
 latency that the server drew, or the client's timeout where the server hangs. After a fault the client waits as it is told to, or
-twice as long as the time before, from one second on; and where it is told to, so does every other request (waiting.py).
+twice as long as the time before, from one second on; and where it is told to, so does every other request (annotators/pace.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from fault_server import AFTER
 
-from scotoma.dialogue.annotators.waiting import FIRST_WAIT, LONGEST_WAIT
+from scotoma.waiting import FIRST_WAIT, LONGEST_WAIT
 
 Request = tuple[str, float]  # fault or "answer", latency
 WHOLE = ("answer", "refusal")

@@ -69,8 +69,11 @@ class Results:
             if wanted[1:] not in results:
                 raise FigureError(f"the results of {table} do not say {wanted[1:]!r}")
             return str(results[wanted[1:]])
-        name, _, field = wanted.partition(".")
         figures = results.get("figures", {})
+        # A name may hold a dot of its own (weight_0.01_forgotten).
+        name, _, field = (wanted, "", "") if wanted in figures else wanted.rpartition(".")
+        if not name:
+            name, field = field, ""
         if name not in figures:
             raise FigureError(f"the results of {table} have no figure {name!r}; known: {', '.join(sorted(figures))}")
         figure = figures[name]
