@@ -2,7 +2,7 @@
 
     python benchmarks/sfd/plot.py            # writes docs/figures/sfd_*.svg
 
-Means of the core runs (judge A, 200 pictures a point) against seconds of training on one thread, points of the curve included.
+The reference is the same run with forget weight 0. Means of the core runs (judge A, 200 pictures a point) against seconds of training on one thread, points of the curve included.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
     kept = json.loads((HERE / "results/curves.json").read_text())
     ours, plain = core(kept), core(kept, forget_weight=0.0, forget_weight_score=0.0)
     shares = [Series(what, *along(ours, what, 100.0)) for what in SHARES]
-    shares.append(Series("retained, weight 0", *along(plain, "retained", 100.0)))
-    distances = [Series("forgetting", *along(ours, "fid")), Series("weight 0", *along(plain, "fid"))]
+    shares.append(Series("reference", *along(plain, "retained", 100.0)))
+    distances = [Series("forgetting", *along(ours, "fid")), Series("reference", *along(plain, "fid"))]
     for name, series, label in (
         ("shares", shares, "percent of pictures"),
         ("fid", distances, "feature FID of kept pictures"),

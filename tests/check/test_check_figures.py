@@ -16,6 +16,7 @@ RESULTS = {
     "figures": {
         "top1": {"value": 0.9125, "n": 1200, "low": 0.8951, "high": 0.9279},
         "nobody": {"value": None, "n": 0, "low": None, "high": None},
+        "weight_0.01": {"value": 0.5, "n": 10, "low": 0.2, "high": 0.8},
         "names": {"value": 312, "n": 0, "low": None, "high": None},
     },
 }
@@ -48,6 +49,8 @@ def marked(what: str, text: str) -> str:
         ("zoo top1.low", "0.90"),
         ("zoo top1.interval", "0.90 to 0.93"),
         ("zoo top1.interval .1%", "89.5% to 92.8%"),
+        ("zoo weight_0.01 .1%", "50.0%"),
+        ("zoo weight_0.01.n", "10"),
         ("zoo names", "312"),
         ("zoo nobody", "undecided"),
         ("zoo @commit", "abc123"),
