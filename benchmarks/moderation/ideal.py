@@ -15,7 +15,6 @@ from fault_server import AFTER
 from scotoma.waiting import FIRST_WAIT, LONGEST_WAIT
 
 Request = tuple[str, float]  # fault or "answer", latency
-WHOLE = ("answer", "refusal")
 
 
 def makespan(items: Sequence[Sequence[Request]], slots: int, timeout: float, *, held: bool = True) -> float:
