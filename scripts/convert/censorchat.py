@@ -13,27 +13,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import pickle
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from scotoma.errors import ModelError
+from scotoma.weights.plain import read_plain
 
 BESIDE = ("config.json", "vocab.txt")
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of the .bin, as float32. Raises ModelError for a file that is not plain tensors, or no BERT with a classifier."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-        raise ModelError(
-            f"{path} is no file of plain tensors ({str(e).splitlines()[0]}); get it from its source"
-        ) from e
+    state = read_plain(path)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path} is not a dictionary of tensors; get it from its source")
     named = {str(k).removeprefix("module."): v for k, v in state.items()}

@@ -19,7 +19,6 @@ on the published checkpoints, which we do not have.
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ from scotoma.errors import ModelError
 from scotoma.models.families import FAMILIES
 from scotoma.models.model import LabelPipeline, Model
 from scotoma.models.student import as_student, scheduler_config
+from scotoma.weights.plain import read_plain
 
 State = dict[str, Tensor]
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
@@ -41,12 +41,7 @@ SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "
 
 def read(path: Path, which: str) -> tuple[State, bool]:
     """The wanted network's tensors, and whether the checkpoint is a student's. Raises ModelError for a file that is not such a checkpoint, or is no plain data."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-        raise ModelError(
-            f"{path} is no checkpoint of plain tensors ({str(e).splitlines()[0]}); get it from its source"
-        ) from e
+    content = read_plain(path, "checkpoint")
     parts = list(content) if isinstance(content, list | tuple) else [content]
     student = len(parts) > 4
     if which == "score" and not student:

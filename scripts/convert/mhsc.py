@@ -15,14 +15,13 @@ with QuickGELU, not normalised.
 from __future__ import annotations
 
 import argparse
-import pickle
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from scotoma.detectors.image.mhsc import CATEGORIES, Fitted, Heads, save
 from scotoma.errors import ModelError
+from scotoma.weights.plain import read_plain
 
 PLACES = {"0.weight": "first", "0.bias": "first_bias", "4.weight": "last", "4.bias": "last_bias"}
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -30,12 +29,7 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of one head, names from the number of their layer on. Raises ModelError for another file."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-        raise ModelError(
-            f"{path} is no file of plain tensors ({str(e).splitlines()[0]}); get it from its source"
-        ) from e
+    state = read_plain(path)
     wanted = {*PLACES, *(f"3.{name}" for name in NORM)}
     found = {}
     for name, value in state.items() if isinstance(state, dict) else ():

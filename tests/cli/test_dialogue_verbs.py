@@ -95,6 +95,7 @@ def test_any_detector_of_texts_moderates(data, capsys):
         (["distill", "nowhere", "--out", "s", "--route", "ngram"], 2, "did you mean 'ngrams'"),
         (["moderate", "x.txt"], 2, "--with FOLDER"),
         (["moderate", "--detector", "zoo-standins", "x.txt"], 2, "looks at pictures"),
+        (["moderate", "--detector", "word-list,words", "x.txt"], 2, "NAME,OPTION=VALUE"),
     ],
 )
 def test_mistakes_are_named(words, code, said, tmp_path, monkeypatch, capsys):

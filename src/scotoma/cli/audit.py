@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.cli import looking, measuring, source
+from scotoma.cli import looking, measuring, source, specs
 from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -231,19 +231,11 @@ def _prompts(given: Sequence[str], zoo: bool, targets: Sequence[Target]) -> list
 
 
 def _detectors(given: Sequence[str], zoo: bool) -> list[Detector]:
-    from scotoma.detectors.registry import load_detector
     from scotoma.errors import UsageError
 
     if not given and not zoo:
         raise UsageError("an audit needs a detector: --detector NAME; scotoma detectors lists them")
-    out = []
-    for text in given or ZOO_DETECTORS:
-        name, *options = text.split(",")
-        pairs = [o.partition("=") for o in options]
-        if any(not equals for _, equals, _ in pairs):
-            raise UsageError(f"--detector takes NAME,OPTION=VALUE,..., not {text!r}")
-        out.append(load_detector(name, **{k: v for k, _, v in pairs}))
-    return out
+    return [specs.detector(text) for text in given or ZOO_DETECTORS]
 
 
 def _mitigations(given: Sequence[str]) -> list[Mitigation]:

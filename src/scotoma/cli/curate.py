@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.cli import looking
+from scotoma.cli import looking, specs
 from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -137,19 +137,11 @@ def _print(summary: Mapping[str, Any]) -> None:
 
 
 def _detectors(given: Sequence[str]) -> list[Detector]:
-    from scotoma.detectors.registry import load_detector
     from scotoma.errors import UsageError
 
     if not given:
         raise UsageError("curate needs a detector: --detector NAME; scotoma detectors lists them")
-    out = []
-    for text in given:
-        name, *options = text.split(",")
-        pairs = [o.partition("=") for o in options]
-        if any(not equals for _, equals, _ in pairs):
-            raise UsageError(f"--detector takes NAME,OPTION=VALUE,..., not {text!r}")
-        out.append(load_detector(name, **{k: v for k, _, v in pairs}))
-    return out
+    return [specs.detector(text) for text in given]
 
 
 def _rules(args: argparse.Namespace, detectors: Sequence[Detector]) -> Rules:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.cli import looking
+from scotoma.cli import looking, specs
 from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -182,14 +182,10 @@ def _kinds(as_json: bool) -> int:
 def annotator(spec: str) -> Annotator:
     """[NAME=]KIND[,OPTION=VALUE...]; without a name it is called like its kind. Raises UsageError."""
     from scotoma.dialogue.annotators.registry import make
-    from scotoma.errors import UsageError
 
-    head, *options = spec.split(",")
+    head, options = specs.named(spec, "an annotator is [NAME=]KIND,OPTION=VALUE,...")
     name, equals, kind = head.partition("=")
-    pairs = [o.partition("=") for o in options]
-    if any(not e for _, e, _ in pairs):
-        raise UsageError(f"an annotator is [NAME=]KIND,OPTION=VALUE,..., not {spec!r}")
-    return make(name, kind if equals else name, **{k: v for k, _, v in pairs})
+    return make(name, kind if equals else name, **options)
 
 
 def _subsets(given: Sequence[str]) -> dict[str, int]:

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scotoma.cli import specs
+
 if TYPE_CHECKING:
     from scotoma.detectors.contract import Detector
     from scotoma.dialogue.schema import Level
@@ -61,7 +63,7 @@ def _row(verdict: Any) -> dict[str, Any]:
 
 
 def _detector(args: argparse.Namespace) -> Detector:
-    from scotoma.detectors.registry import entry_of, load_detector
+    from scotoma.detectors.registry import entry_of
     from scotoma.detectors.text.student import load_student
     from scotoma.errors import UsageError
 
@@ -69,10 +71,10 @@ def _detector(args: argparse.Namespace) -> Detector:
         raise UsageError("moderate needs a student (--with FOLDER) or a detector (--detector NAME)")
     if args.student:
         return load_student(args.student, onnx=args.onnx or args.int8, int8=args.int8, threads=args.threads)
-    name, *options = args.detector.split(",")
+    name = args.detector.split(",")[0]
     if entry_of(name).kind != "text" and name != "constant":
         raise UsageError(f"{name} looks at pictures; scotoma detectors lists what looks at texts")
-    return load_detector(name, **dict(o.partition("=")[::2] for o in options))
+    return specs.detector(args.detector)
 
 
 def _items(args: argparse.Namespace) -> Iterator[tuple[str, str | Exchange]]:
