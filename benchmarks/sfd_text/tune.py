@@ -1,0 +1,67 @@
+"""Choose SFD's settings for texts on a tuning task of frozen.json, with judge A. Reported figures use neither.
+
+    python benchmarks/sfd_text/tune.py            # writes results/tuning.json, best first; a killed run goes on
+
+A setting's score is forgotten + redirected + retained on pictures of seeds that no curve uses; one training seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import arms
+import recording
+
+from scotoma import api
+from scotoma.erasure.sfd import SFDConfig
+from scotoma.evaluation.along import in_many_steps, observer
+from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.task import Size
+from scotoma.evaluation.zoo_task import frozen
+from scotoma.models.student import as_multistep
+from scotoma.records import write_text
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / "build/benchmarks/sfd_text-tuning"
+SIZE, FIRST_SEED, SEED = Size(200, 100, 300), 9_700_000, 100
+BASE = SFDConfig(iterations=150, observe_every=50)
+CHOICES: tuple[dict[str, Any], ...] = (
+    {},
+    {"kept": 16, "forgotten": 16},
+    {"kept": 16, "forgotten": 16, "forget_weight": 1.0, "forget_weight_score": 1.0},
+    {"other_times": 0.0},
+)
+
+
+def main() -> None:
+    begun = recording.begin(HERE, f"{os.cpu_count()} cores")
+    model, judge = api.load("zoo:emoji"), load_judge("emoji", "a")
+    found = next(t for t in frozen()["tuning"] if t["task"] == "near object")
+    erasure = arms.Erasure("object", found["concept"], found["instead"])
+    task = erasure.task(SIZE, FIRST_SEED)
+    see = observer(task, judge)
+    start = see(0, api.load("zoo:emoji-1step"))
+    rows = []
+    for chosen in CHOICES:
+        made = arms.train(model, erasure, dataclasses.replace(BASE, **chosen), SEED, CACHE)
+        edited = made.edit.apply(model)
+        end = see(0, edited)
+        many = in_many_steps(as_multistep(edited, model), task, judge)
+        score = end["forgotten"] + end["redirected"] + end["retained"]
+        row = {"settings": chosen, "score": score, **end, "many_steps": [f.value for f in many.values()]}
+        rows.append({**row, "seconds": round(made.seconds, 1)})
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    rows.sort(key=lambda row: -row["score"])
+    result = {**begun, "judge": "emoji A", "start": start, "rows": rows}
+    write_text(HERE / "results/tuning.json", json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
