@@ -118,3 +118,11 @@ def test_prevalence_of_clusters_is_that_of_as_many_cases() -> None:
     assert (double.value, double.n, double.low, double.high) == (single.value, 20, ten.low, ten.high)
     assert double.low < single.low and double.high > single.high
     assert math.isnan(clustered_prevalence(8, 20, [1] * 20, Counted(50, 100), Counted(50, 100)).value)
+
+
+def test_numbers_of_clusters_need_not_be_dense_and_are_like_their_names() -> None:
+    before, after = np.array([1, 1, 0, 1, 1], bool), np.array([0, 1, 0, 0, 1], bool)
+    names, numbers = ["b", "a", "b", "c", "c"], np.array([7, 2, 7, 40, 40])
+    assert clustered_rate(before, numbers) == clustered_rate(before, names)
+    assert clustered_difference(before, after, numbers) == clustered_difference(before, after, names)
+    assert cluster_sign_test(before, after, numbers) == cluster_sign_test(before, after, names) == 0.5

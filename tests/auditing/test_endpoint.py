@@ -24,7 +24,7 @@ from scotoma.auditing.generate import draw_failed_again, generate
 from scotoma.auditing.prompt_sets import PromptSet
 from scotoma.auditing.run import Run, begin, seed_of
 from scotoma.auditing.score import score
-from scotoma.auditing.summarise import summarise
+from scotoma.auditing.summarise import read_tables, summarise
 from scotoma.auditing.targets import Noted, Nothing, Target
 from scotoma.detectors.constant import constant
 from scotoma.errors import BoundsError, DataError, MissingExtraError, UsageError
@@ -468,7 +468,7 @@ def test_an_audit_of_a_service_that_fails(faulty: Faulty, tmp_path: Path) -> Non
         assert (np.asarray(Image.open(run.picture(g))) == picture(TEXTS[int(g.prompt)], g.seed)).all()
     detector = constant(0.9)
     score(run, detector)
-    summary = summarise(run)
+    summary = summarise(run, read_tables(run))
     (outcomes,) = summary["outcomes"]
     assert {k: outcomes[k] for k in ("asked", "picture", "filtered", "failed", "blank")} == {
         "asked": 40,
@@ -486,7 +486,7 @@ def test_an_audit_of_a_service_that_fails(faulty: Faulty, tmp_path: Path) -> Non
     run = small(tmp_path, again)
     assert generate(run, again) == made
     score(run, detector)
-    summarise(run)
+    summarise(run, read_tables(run))
     assert files(tmp_path) == before and len(faulty.asked) == asked
     assert not any(KEY.encode() in data for path, data in files(tmp_path).items())
 

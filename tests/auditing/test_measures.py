@@ -13,6 +13,7 @@ from scotoma.auditing.audit import audit, sum_up
 from scotoma.auditing.measures import CHANGED, METRICS, exposure_of, keep_exposure, measure, metrics_of
 from scotoma.auditing.metrics import unlearning
 from scotoma.auditing.prompt_sets import PromptSet
+from scotoma.auditing.summarise import read_tables
 from scotoma.auditing.targets import Nothing, Target
 from scotoma.detectors.constant import constant
 from scotoma.errors import DataError, UsageError
@@ -49,7 +50,7 @@ def test_asked_again_is_replaced_and_others_are_kept(run):
         ("one", "FID", "other weights"): 9.0,
     }
     assert sorted(p.name for p in run.folder.glob("metrics*")) == [METRICS]
-    summary = sum_up(run)
+    summary = sum_up(run, read_tables(run))
     assert summary["metrics"] == metrics_of(run) == json.loads((run.folder / "summary.json").read_text())["metrics"]
     assert all("files" not in r for r in summary["metrics"])
 
@@ -88,7 +89,7 @@ def test_a_damaged_file_is_named_before_anything_is_measured(run, text):
     with pytest.raises(DataError, match=r"metrics.json .*take it out of the folder"):
         measure(run, lambda: pytest.fail("it measured"))
     with pytest.raises(DataError, match=r"metrics.json"):
-        sum_up(run)
+        sum_up(run, read_tables(run))
 
 
 def test_exposure_is_that_of_a_target_of_the_run(run):
@@ -103,7 +104,7 @@ def test_exposure_is_that_of_a_target_of_the_run(run):
     kept = keep_exposure(run.folder, "one", "weights of one", [{**rows[0], "success": None}])
     assert [(r["technique"], r["success"]) for r in exposure_of(run)] == [("sdedit", rate), ("unedited", None)]
     assert kept[0]["model"] == "one"
-    assert [r["technique"] for r in sum_up(run)["exposure"]] == ["sdedit", "unedited"]
+    assert [r["technique"] for r in sum_up(run, read_tables(run))["exposure"]] == ["sdedit", "unedited"]
     keep_exposure(run.folder, "two", "weights of one", rows)
     with pytest.raises(DataError, match="tells of 'two', which is not drawn in this run"):
         exposure_of(run)

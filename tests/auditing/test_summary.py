@@ -13,7 +13,7 @@ from scotoma.auditing.audit import audit, sum_up
 from scotoma.auditing.gallery import shown
 from scotoma.auditing.prompt_sets import PromptSet
 from scotoma.auditing.run import load
-from scotoma.auditing.summarise import ALL, ANY, table
+from scotoma.auditing.summarise import ALL, ANY, read_tables, table
 from scotoma.auditing.targets import Nothing, Target
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
@@ -154,7 +154,7 @@ def test_detectors_agree_but_for_what_one_cannot_decide(made):
 
 def test_records_alone_give_the_same_summary(made):
     run, summary = made
-    assert json.loads(json.dumps(sum_up(load(run.folder)))) == json.loads(json.dumps(summary))
+    assert json.loads(json.dumps(sum_up(load(run.folder), read_tables(run)))) == json.loads(json.dumps(summary))
     assert json.loads((run.folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
 
 
@@ -162,6 +162,7 @@ def test_mitigations_count_what_is_served_and_flagged(made):
     run, _ = made
     rows = mitigations.compare(
         run,
+        read_tables(run),
         [
             mitigations.Mitigation("edit", "model", "second"),
             mitigations.Mitigation("edit, first pair", "model", "second", ("pair0",)),
@@ -179,20 +180,22 @@ def test_mitigations_count_what_is_served_and_flagged(made):
     assert left["filter"]["value"] == 2 / 16
     assert [r["over_blocking"]["value"] for r in rows] == [0.0] * 4
     with pytest.raises(UsageError, match="cannot be measured by the detector that it is"):
-        mitigations.compare(run, [mitigations.Mitigation("f", "output filter", "one")], measured_by="one")
+        mitigations.compare(
+            run, read_tables(run), [mitigations.Mitigation("f", "output filter", "one")], measured_by="one"
+        )
     with pytest.raises(UsageError, match="third is not in this audit"):
-        mitigations.compare(run, [mitigations.Mitigation("f", "model", "third")], measured_by="one")
+        mitigations.compare(run, read_tables(run), [mitigations.Mitigation("f", "model", "third")], measured_by="one")
 
 
 def test_gate_takes_the_upper_end_and_counts_undecided_as_flagged(made):
     run, _ = made
-    rows = {(r["model"], r["detector"]): r for r in gate.gate(run, {"violent": 0.9})}
+    rows = {(r["model"], r["detector"]): r for r in gate.gate(run, read_tables(run), {"violent": 0.9})}
     t = table(run, "one")
     where = t.rows("first", "asked")
     assert rows["first", "one"]["upper"] == clustered_rate(t.flagged["violent"][where] != 0, t.cluster[where]).high
     assert not rows["first", "one"]["passed"] and len(rows) == 4
     with pytest.raises(UsageError, match="unknown category of this audit 'violence'"):
-        gate.gate(run, {"violence": 0.1})
+        gate.gate(run, read_tables(run), {"violence": 0.1})
 
 
 @pytest.mark.parametrize("text", ["violent", "violent=", "violent=2", "violent=0", "violent=-1%", "violent=5%%"])
@@ -209,14 +212,14 @@ def test_limits_are_shares_or_percent():
 
 def test_gallery_shows_flagged_pictures_with_categories_in_turn_then_undecided(made):
     run, summary = made
-    rows = shown(run, summary, a_model=4)
+    rows = shown(run, read_tables(run), summary, a_model=4)
     first = [s for s in rows if s.generation.model == "first"]
     assert len(first) == 4 and first[0].verdicts == tuple(
         (d, c, 1, 1.0, "") for d in ("one", "two") for c in ("hateful", "violent")
     )
     alone = [[c for _, c, flag, *_ in s.verdicts if flag == 1] for s in first]
     assert alone == [["hateful", "violent"] * 2, ["violent"] * 2] * 2  # the first category in turn with the next
-    every = [s for s in shown(run, summary, a_model=100) if s.generation.model == "first"]
+    every = [s for s in shown(run, read_tables(run), summary, a_model=100) if s.generation.model == "first"]
     assert ("one", "violent", -1, "one gave no score") in {(*v[:3], v[4]) for s in every for v in s.verdicts}
     assert all(s.generation.prompt != "003" for s in every)  # clear for everybody
     assert all(run.picture(s.generation).exists() for s in every)

@@ -689,6 +689,7 @@ def test_the_report_of_a_run_from_its_records(tmp_path):
         generate(r, t)
     detector = constant(0.9, categories=("violent", "hateful"))
     score(r, detector)
-    html = report(summarise.summarise(run.load(tmp_path), {"constant": detector.card}), [])
+    whole = run.load(tmp_path)
+    html = report(summarise.summarise(whole, summarise.read_tables(whole), {"constant": detector.card}), [])
     assert "constant flagged 4 of 4 pictures in at least one of 2 categories (100.0" in html
     assert "policy" in said(section(html, "outcomes")) and "No pictures were handed to this report" in said(html)

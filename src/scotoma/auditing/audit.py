@@ -15,7 +15,7 @@ from scotoma.auditing.mitigations import Mitigation, compare
 from scotoma.auditing.prompt_sets import PromptSet, named_sets
 from scotoma.auditing.run import Run, begin
 from scotoma.auditing.score import check_labels, score
-from scotoma.auditing.summarise import summarise
+from scotoma.auditing.summarise import Table, read_tables, summarise
 from scotoma.auditing.targets import Target
 from scotoma.detectors.card import Card
 from scotoma.detectors.contract import Detector
@@ -75,20 +75,20 @@ def audit(
         "limits": dict(limits or {}),
     }
     write_text(folder / "analysis.json", json.dumps(asked, indent=1) + "\n")
-    return run, sum_up(run)
+    return run, sum_up(run, read_tables(run))
 
 
-def sum_up(run: Run) -> dict[str, Any]:
-    """The summary from what is in the folder, and nothing else: verdicts, cards, mitigations and limits that were asked for,
-    what was measured beside them (`measures`). Raises DataError where a stage has not run."""
-    cards = {name: Card.load(run.card_file(name)) for name in run.scored_by()}
+def sum_up(run: Run, tables: Sequence[Table]) -> dict[str, Any]:
+    """The summary from what is in the folder, and nothing else: verdicts (`read_tables`), cards, mitigations and limits that
+    were asked for, what was measured beside them (`measures`). Raises DataError where a stage has not run."""
+    cards = {t.detector: Card.load(run.card_file(t.detector)) for t in tables}
     asked = analysis(run)
-    summary = summarise(run, cards)
+    summary = summarise(run, tables, cards)
     if asked["mitigations"]:
         mitigations = [Mitigation(**{**m, "clusters": tuple(m["clusters"])}) for m in asked["mitigations"]]
-        summary["mitigations"] = compare(run, mitigations, measured_by=asked["measured_by"])
+        summary["mitigations"] = compare(run, tables, mitigations, measured_by=asked["measured_by"])
     if asked["limits"]:
-        summary["gate"] = gate(run, asked["limits"])
+        summary["gate"] = gate(run, tables, asked["limits"])
     summary |= {name: rows for name, rows in (("metrics", metrics_of(run)), ("exposure", exposure_of(run))) if rows}
     write_text(run.folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scotoma.auditing.run import Run
-from scotoma.auditing.summarise import table
+from scotoma.auditing.summarise import Table
 from scotoma.records import Generation, Prompt
 
 Key = tuple[str, str, str, int]  # model, set, prompt, seed
@@ -24,10 +24,9 @@ class Shown(NamedTuple):
     mark: str
 
 
-def shown(run: Run, summary: Mapping[str, Any], *, a_model: int = 24) -> list[Shown]:
+def shown(run: Run, tables: Sequence[Table], summary: Mapping[str, Any], *, a_model: int = 24) -> list[Shown]:
     """At most `a_model` pictures of each target, categories in turn, pictures that most categories of detectors flag first, then
     undecided ones; then the disputed ones of the summary, each with how. A picture that was flagged by nobody is in none."""
-    tables = [table(run, name) for name in run.scored_by()]
     said: dict[Key, dict[tuple[str, str], int]] = {}  # what is not clear
     for t in tables:
         for category in t.score:

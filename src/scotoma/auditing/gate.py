@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scotoma.auditing.run import Run
-from scotoma.auditing.summarise import table
+from scotoma.auditing.summarise import Table
 from scotoma.errors import UsageError, unknown_name
 from scotoma.statistics import clustered_rate
 
@@ -28,10 +28,9 @@ def parse(texts: Sequence[str]) -> dict[str, float]:
     return out
 
 
-def gate(run: Run, limits: Mapping[str, float]) -> list[dict[str, Any]]:
+def gate(run: Run, tables: Sequence[Table], limits: Mapping[str, float]) -> list[dict[str, Any]]:
     """A row for each limit, target and detector that knows the category: {category, limit, model, detector, upper, passed}, over
     all prompts but harmless controls. Raises UsageError for a category that no detector knows."""
-    tables = [table(run, name) for name in run.scored_by()]
     roles = {s["name"]: s["role"] for s in run.sets}
     rows = []
     for category, limit in limits.items():

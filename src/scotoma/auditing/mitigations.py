@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scotoma.auditing.run import Run, cluster_of
-from scotoma.auditing.summarise import ANY, CLUSTERED, PAIRED, Table, table
+from scotoma.auditing.summarise import ANY, CLUSTERED, PAIRED, Table
 from scotoma.errors import UsageError
 from scotoma.records import Figure
 from scotoma.statistics import clustered_difference, clustered_rate
@@ -50,11 +50,12 @@ class Asked:
 
 
 def compare(
-    run: Run, mitigations: Sequence[Mitigation], *, measured_by: str, category: str = ANY
+    run: Run, tables: Sequence[Table], mitigations: Sequence[Mitigation], *, measured_by: str, category: str = ANY
 ) -> list[dict[str, Any]]:
     """A row for no mitigation and one for each. Raises UsageError where a target or detector has not run, or an output filter
     would be measured by itself; DataError where a stage is missing."""
-    targets, scored = [t["name"] for t in run.targets], run.scored_by()
+    said = {t.detector: t for t in tables}
+    targets, scored = [t["name"] for t in run.targets], list(said)
     for m in mitigations:
         known = targets if m.kind == "model" else scored
         if m.by not in known:
@@ -65,7 +66,7 @@ def compare(
             )
     if measured_by not in scored:
         raise UsageError(f"{measured_by} has not looked at this audit; the detectors that have: {', '.join(scored)}")
-    asked, seen = _asked(run, targets[0]), table(run, measured_by)
+    asked, seen = _asked(run, targets[0]), said[measured_by]
     costs = _costs(run)
     none = Mitigation("none", "model", targets[0])
     flagged = {
@@ -78,7 +79,7 @@ def compare(
         served = drawn[model].copy()
         seconds = costs.get(("generate", model), 0.0)
         if m.kind != "model":
-            served &= ~_refused(table(run, m.by), targets[0], asked)
+            served &= ~_refused(said[m.by], targets[0], asked)
             seconds += costs.get(("score", m.by), 0.0)
         rows = np.ones(len(asked.pairs), bool) if not m.clusters else np.isin(asked.plain_cluster, m.clusters)
         out.append(_row(m, rows, served, flagged[model], flagged[targets[0]] & drawn[targets[0]], asked, seconds))

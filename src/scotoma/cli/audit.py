@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     from scotoma.auditing import gate
     from scotoma.auditing.audit import audit
+    from scotoma.auditing.summarise import read_tables
     from scotoma.cli.report import write
     from scotoma.errors import GateError, UsageError
 
@@ -144,7 +145,7 @@ def _audit(args: argparse.Namespace) -> int:
             given=looking.given(args),
             progress=lambda what, done, total: bar(done, total),
         )
-    page = write(made, summary)
+    page = write(made, read_tables(made), summary)
     if args.json:
         print(json.dumps(summary))
     else:

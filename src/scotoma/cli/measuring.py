@@ -72,10 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def metrics(args: argparse.Namespace) -> int:
     """Measure what is asked for, one after the other, and make the report again."""
-    from scotoma.auditing.audit import analysis, sum_up
+    from scotoma.auditing.audit import analysis
     from scotoma.auditing.measures import measure
     from scotoma.auditing.run import load
-    from scotoma.cli.report import write
+    from scotoma.cli.report import again
     from scotoma.errors import UsageError
 
     if len(args.what) != 2:
@@ -85,7 +85,7 @@ def metrics(args: argparse.Namespace) -> int:
     rows = []
     for what, detectors in _asked(run, args):
         rows += measure(run, what, detectors=detectors)
-    page = write(run, sum_up(run))
+    page = again(run)
     if args.json:
         print(json.dumps(rows))
         return 0
@@ -151,13 +151,13 @@ def _clip_of(run: Run, args: argparse.Namespace) -> TextAndImage:
 
 def exposure(args: argparse.Namespace) -> int:
     """One harmless mark, harmless targets, a few techniques, a budget."""
-    from scotoma.auditing.audit import analysis, sum_up
+    from scotoma.auditing.audit import analysis
     from scotoma.auditing.exposure import check_model
     from scotoma.auditing.exposure import exposure as expose
     from scotoma.auditing.measures import keep_exposure, target_of
     from scotoma.auditing.run import load
     from scotoma.auditing.targets import split_name
-    from scotoma.cli.report import write
+    from scotoma.cli.report import again
     from scotoma.errors import UsageError
 
     if len(args.what) != 2:
@@ -195,7 +195,7 @@ def exposure(args: argparse.Namespace) -> int:
     else:
         print("\n".join(map(_line, rows)))
     if run is not None:
-        page = write(run, sum_up(run))
+        page = again(run)
         if not args.json:
             print(page)
     return 0

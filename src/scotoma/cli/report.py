@@ -7,12 +7,13 @@ are written again. --reveal shows pictures unblurred.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scotoma.auditing.run import Run
+    from scotoma.auditing.summarise import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,15 +23,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from scotoma.auditing.audit import sum_up
     from scotoma.auditing.run import load
 
-    made = load(args.folder)
-    print(write(made, sum_up(made), pictures=args.pictures, blurred=not args.reveal))
+    print(again(load(args.folder), pictures=args.pictures, blurred=not args.reveal))
     return 0
 
 
-def write(made: Run, summary: Mapping[str, Any], *, pictures: int = 24, blurred: bool = True) -> Path:
+def again(made: Run, *, pictures: int = 24, blurred: bool = True) -> Path:
+    """Sum a run up from its records and `write`. Raises DataError."""
+    from scotoma.auditing.audit import sum_up
+    from scotoma.auditing.summarise import read_tables
+
+    tables = read_tables(made)
+    return write(made, tables, sum_up(made, tables), pictures=pictures, blurred=blurred)
+
+
+def write(
+    made: Run, tables: Sequence[Table], summary: Mapping[str, Any], *, pictures: int = 24, blurred: bool = True
+) -> Path:
     """report.html and card.md in the folder of a run; returns the report's path. Raises DataError."""
     import numpy as np
 
@@ -47,7 +57,7 @@ def write(made: Run, summary: Mapping[str, Any], *, pictures: int = 24, blurred:
         return AuditVerdict(detector, category, FLAGGED if flag else CLEAR, known)
 
     rows = []
-    for s in shown(made, summary, a_model=pictures):
+    for s in shown(made, tables, summary, a_model=pictures):
         g, picture = s.generation, read(made.picture(s.generation))
         if isinstance(picture, np.ndarray):  # one that was taken out of the folder is not shown
             said = [verdict(*v) for v in s.verdicts]

@@ -105,6 +105,9 @@ def worth(sizes: np.ndarray) -> float:
 
 
 def _numbered(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+    """0, 1, ... for each cluster; numbers that labels are already are only closed up, which is many times faster."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        return np.unique(labels, return_inverse=True)[1]
     order: dict[Hashable, int] = {}
     return np.array([order.setdefault(c, len(order)) for c in labels])
 
