@@ -7,7 +7,7 @@ without a value is shown as undecided with its reason, and so is one that the Ev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -18,9 +18,9 @@ from markupsafe import Markup
 from scotoma.records import Evidence, Figure
 from scotoma.report import page, plots
 from scotoma.report.grid import LARGEST, Tile, check_picture, embed
+from scotoma.report.rates import Rate, Unit, counted, rate, read
 
 Group = Literal["concept", "near", "far", "null"]
-Unit = Literal["share", "points", "number"]
 SHOWN = 24  # tiles of a group before the rest is folded away
 CONCEPTS_SHOWN = 15
 
@@ -116,27 +116,18 @@ _MORE: tuple[tuple[str, dict[str, _Kind]], ...] = (
         },
     ),
 )
-_FORMATS: dict[Unit, tuple[Callable[[float], str], Callable[[float, float], str]]] = {
-    "share": (page.percent, page.percent_range),
-    "points": (page.points, page.points_range),
-    "number": (page.number, page.number_range),
-}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure as text. `reason` is set, and the numbers are not, where it is undecided."""
+    """One figure of a table."""
 
     label: str
     meaning: str
-    note: str
-    estimate: str = ""
-    interval: str = ""
-    n: str = ""
-    undecided: str = ""
+    rate: Rate
+    note: str = ""
     plot: Markup | None = None
     aside: str = ""  # beside the figure, where no plot is
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -242,13 +233,10 @@ def outcome(figures: Mapping[str, Figure], concept: str) -> str:
     if f is None or f.value is None or reason is not None:
         first = f"Whether {concept} is gone is undecided ({reason.rstrip('.') if reason else 'no reason was recorded'})"
     else:
-        hits = f.value * f.n
-        whole = abs(hits - round(hits)) < 1e-6 * f.n
-        count = f"{round(hits):,} of {f.n:,} pictures" if whole else f"{page.percent(f.value)} of {f.n:,} pictures"
         interval = "no interval was recorded"
         if f.low is not None and f.high is not None:
             interval = f"{page.level(f)} {page.percent_range(f.low, f.high)}"
-        first = f"{concept} was judged gone in {count} ({interval}"
+        first = f"{concept} was judged gone in {counted(f)} pictures ({interval}"
         first += f"; {f.undecided:,} more undecided)" if f.undecided else ")"
     near, far = (
         _cost(figures.get(name), who) for name, who in (("retained_near_drop", "near"), ("retained_far_drop", "far"))
@@ -266,28 +254,13 @@ def _cost(f: Figure | None, who: str) -> str:
 
 
 def _row(f: Figure | None, kind: _Kind, scale: plots.Scale | None) -> Row:
-    meaning = kind.meaning
-    if f is None:
-        return Row(kind.label, meaning, "", reason="the evaluation did not record this figure")
-    reason = page.undecided(f)
-    if f.value is None or reason is not None:
-        return Row(kind.label, meaning, "", n=f"{f.n:,}", undecided=f"{f.undecided:,}", reason=reason)
-    one, two = _FORMATS[kind.unit]
-    estimate = one(f.value)
-    known = f.low is not None and f.high is not None
-    interval = (
-        two(f.low, f.high)
-        if f.low is not None and f.high is not None
-        else "none"
-        if f.interval == "none"
-        else "not recorded"
-    )
+    told = rate(f, kind.unit, absent="the evaluation did not record this figure")
+    if f is None or f.value is None or told.reason is not None:
+        return Row(kind.label, kind.meaning, told)
     plot = None
     if scale is not None:
-        unit = " points" if kind.unit == "points" else ""
-        read = f"{kind.label}: {estimate}{unit}, " + (f"{page.level(f)} {interval}{unit}" if known else "no interval")
-        plot = plots.interval_bar(f.value, f.low, f.high, scale, read)
-    return Row(kind.label, meaning, f.note, estimate, interval, f"{f.n:,}", f"{f.undecided:,}", plot)
+        plot = plots.interval_bar(f.value, f.low, f.high, scale, f"{kind.label}: {read(f, kind.unit)}")
+    return Row(kind.label, kind.meaning, told, f.note, plot)
 
 
 def _figure_sections(figures: Mapping[str, Figure], concept: str, instead: str) -> list[Section]:
@@ -302,7 +275,7 @@ def _figure_sections(figures: Mapping[str, Figure], concept: str, instead: str) 
         for name, kind in kinds.items():
             row = _row(figures.get(name), replace(kind, meaning=kind.meaning.format(**fill)), scale)
             beside = figures.get(kind.unedited)
-            if row.reason is None and beside is not None:
+            if row.rate.reason is None and beside is not None:
                 value = "undecided" if page.undecided(beside) or beside.value is None else page.number(beside.value)
                 row = replace(row, aside=f"unedited model: {value}")
             rows.append(row)
@@ -330,9 +303,9 @@ def _curves(curve: Sequence[Mapping[str, float]]) -> list[Markup]:
         ]
         if series:
             last = ", ".join(f"{s.name} {s.y[-1]:.3g}" for s in series if s.y[-1] is not None)
-            read = f"{label} over {over}, {len(curve)} points; at the end {last}"
+            spoken = f"{label} over {over}, {len(curve)} points; at the end {last}"
             x_label = "seconds of training" if over == "seconds" else "steps of training"
-            plotted.append(plots.line_curve(series, x_label=x_label, y_label=label, summary=read))
+            plotted.append(plots.line_curve(series, x_label=x_label, y_label=label, summary=spoken))
     return plotted
 
 
@@ -345,8 +318,10 @@ def _rho(rows: Sequence[Mapping[str, float]], guidance: Any) -> Markup | None:
     if isinstance(guidance, int | float) and guidance > 0:
         series.append(plots.Series(f"1 - 1/{guidance:g}", x, [1 - 1 / guidance] * len(x)))
     least = min(row["rho"] for row in rows)
-    read = f"rho over noise level, {len(rows)} points, least {least:.2f}"
-    return plots.line_curve(series, x_label="noise level", y_label="rho", summary=read, x_text=lambda v: f"{10**v:.2g}")
+    spoken = f"rho over noise level, {len(rows)} points, least {least:.2f}"
+    return plots.line_curve(
+        series, x_label="noise level", y_label="rho", summary=spoken, x_text=lambda v: f"{10**v:.2g}"
+    )
 
 
 def _shares(figures: Mapping[str, Figure]) -> list[Section]:
@@ -379,7 +354,7 @@ def _concept_sections(evidence: Evidence) -> list[Section]:
     left: list[tuple[float, str, Row]] = []
     for name, f in evidence.concepts.items():
         row = _row(f, _Kind(name, roles.get(name, ""), "points"), scale)
-        (left if row.reason is not None else decided).append((-(f.value or 0.0), name, row))
+        (left if row.rate.reason is not None else decided).append((-(f.value or 0.0), name, row))
     sections = []
     if decided:
         sections.append(Section("", [row for *_, row in sorted(decided, key=lambda d: d[:2])], plots.axis(scale)))

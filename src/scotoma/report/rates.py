@@ -1,4 +1,5 @@
-"""What the summary of an audit says, as text: shared by its page (`audit`) and its card for a model page (`card`).
+"""What a figure says as text, for every page; and the summary of an audit, for its page (`audit`) and its card for a model page
+(`card`).
 
 The summary is the one that the audit writes to summary.json: plain dicts and lists. Rates are in [0, 1] there and shown in
 percent. A figure without a value is undecided, and is shown so with its reason; nothing here turns one into a rate.
@@ -87,7 +88,8 @@ def read(f: Figure | None, unit: Unit = "share") -> str:
     if f is None or r.reason is not None:
         return f"undecided ({r.reason})"
     points = " points" if unit == "points" else ""
-    return f"{r.estimate}{points}, {page.level(f)} {r.interval}{points}"
+    known = f.low is not None and f.high is not None
+    return f"{r.estimate}{points}, " + (f"{page.level(f)} {r.interval}{points}" if known else "no interval")
 
 
 def counted(f: Figure) -> str:
