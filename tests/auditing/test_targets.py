@@ -231,3 +231,17 @@ class TestModel:
     def test_batch_size(self, model: Model) -> None:
         with pytest.raises(UsageError, match="the batch size is 0; give 1 or more"):
             of_model("a", model, batch_size=0)
+
+    def test_a_model_that_is_told_labels_is_asked_for_labels_alone(self, tmp_path: Path) -> None:
+        labels = load(tiny.write("label-unet", tmp_path / "labels"))
+        target = of_model("l", labels, steps=1)
+        assert target.labels == tuple(labels.labels)
+        sets = [
+            PromptSet(name, "users", (Prompt("0", text, name, "users"),))
+            for name, text in (("good", labels.labels[1]), ("bad", "a dog"))
+        ]
+        with pytest.raises(UsageError, match="l is told one of its labels, and the prompt 'a dog' of bad is none"):
+            begin(tmp_path / "run", [target], sets, seeds=1)
+        assert not (tmp_path / "run").exists()
+        generate(run := begin(tmp_path / "run", [target], sets[:1], seeds=1), target)
+        assert [g.outcome for g in run.generations("l")] == ["picture"]

@@ -131,3 +131,14 @@ def test_a_folder_is_needed_and_an_endpoint_needs_a_model(files, tmp_path, capsy
     assert "--out" in capsys.readouterr().err
     assert main(["audit", "https://host/v1", *DETECTOR, "--out", str(tmp_path / "x")]) == 2
     assert "names no model" in capsys.readouterr().err
+
+
+def test_the_emoji_prompts_are_for_emoji_models(tmp_path, capsys):
+    where = ["audit", "zoo:fashion-mnist", "--out", str(tmp_path / "x")]
+    assert main(where) == 2 and "needs a detector" in capsys.readouterr().err
+    assert main([*where, *DETECTOR]) == 2 and "needs prompts" in capsys.readouterr().err
+    (tmp_path / "bombs.txt").write_text("a bomb\n")
+    assert main([*where, *DETECTOR, "--prompts", f"users={tmp_path / 'bombs.txt'}"]) == 2
+    told = capsys.readouterr().err
+    assert "'a bomb' of bombs is none" in told and "pullover" in told
+    assert not (tmp_path / "x").exists()

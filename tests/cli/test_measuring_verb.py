@@ -124,7 +124,7 @@ def test_the_clip_of_the_zoo_is_for_the_zoo_alone(audited, monkeypatch):
     with pytest.raises(UsageError, match="longer than the zoo CLIP reads"):
         clip.text_features(["a duck " * 40])
     for targets in ((zoo, run.targets[0]), (there,)):
-        with pytest.raises(UsageError, match="knows the zoo's pictures alone"):
+        with pytest.raises(UsageError, match="the zoo's CLIP knows emoji alone"):
             measuring._clip_of(replace(run, targets=targets), args)
 
 

@@ -136,11 +136,18 @@ def begin(
     given: Mapping[str, Any] | None = None,
 ) -> Run:
     """Open a new run, or the same one again. Raises DataError where `folder` holds another audit, naming what differs,
-    and UsageError for names that come twice, for no prompts, for fewer than one seed."""
+    and UsageError for names that come twice, for no prompts, for prompts that are no labels of a model that is told
+    labels, for fewer than one seed."""
     all_sets = named_sets([*sets, *(t.own for t in targets if t.own is not None)])
     names = [t.name for t in targets]
     if doubled := next((n for n in names if names.count(n) > 1), None):
         raise UsageError(f"two targets are called {doubled}; name one of them NAME=...")
+    for t in targets:
+        if strange := next((p for s in sets for p in s.prompts if t.labels and p.text not in t.labels), None):
+            raise UsageError(
+                f"{t.name} is told one of its labels, and the prompt {strange.text!r} of {strange.set} is none; give prompt "
+                f"sets of these: {', '.join(t.labels)}"
+            )
     if seeds < 1:
         raise UsageError(f"seeds must be 1 or more for each prompt, got {seeds}")
     facts = [{"kind": t.kind, "name": t.name, "identity": t.identity, "facts": dict(t.facts)} for t in targets]

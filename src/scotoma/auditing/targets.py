@@ -59,7 +59,7 @@ class Target:
     """`draw(prompts, seeds)` gives a picture, plain or Noted, or Nothing for each pair, in order. `batch` pairs are
     drawn at once, always in the same company. `identity` is a hash of all that the pictures are a function of beside
     prompt and seed; `facts` is what a report says of it. `own` are prompts that belong to this target alone (pictures
-    that are there already)."""
+    that are there already). `labels` are all that it can be told, where it is not told texts."""
 
     name: str
     kind: Literal["model", "pictures", "endpoint"]
@@ -68,6 +68,7 @@ class Target:
     batch: int
     facts: Mapping[str, Any] = field(default_factory=dict)
     own: PromptSet | None = None
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name("target", self.name)
@@ -109,7 +110,8 @@ def of_model(
 
     made_from = f"{identify(model)} {w} {n} {batch}"
     told = {"model": model.hash(), "source": model.source, "guidance": w, "steps": n, **(facts or {})}
-    return Target(name, "model", hashlib.sha256(made_from.encode()).hexdigest(), draw, batch, told)
+    identity = hashlib.sha256(made_from.encode()).hexdigest()
+    return Target(name, "model", identity, draw, batch, told, labels=tuple(model.labels))
 
 
 def of_pictures(name: str, folder: Path) -> Target:

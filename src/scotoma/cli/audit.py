@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ROLE=FILE",
-        help="txt, csv or jsonl; the role is found, users, template or control; repeatable (default for the zoo: its own)",
+        help="txt, csv or jsonl; the role is found, users, template or control; repeatable (default for zoo:emoji: its own)",
     )
     parser.add_argument(
         "--detector",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME[,OPTION=VALUE]",
         help="what looks at the pictures, or a text detector that looks at the prompts; repeatable, mitigations are measured "
-        "by the first (scotoma detectors lists them; default for the zoo: zoo-standins and zoo-members)",
+        "by the first (scotoma detectors lists them; default for zoo:emoji: zoo-standins and zoo-members)",
     )
     parser.add_argument("--seeds", type=int, default=3, help="pictures of each prompt (default 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="other pictures of the same prompts (default 0)")
@@ -120,6 +120,7 @@ def _audit(args: argparse.Namespace) -> int:
     from scotoma.auditing import gate
     from scotoma.auditing.audit import audit
     from scotoma.auditing.summarise import read_tables
+    from scotoma.auditing.targets import split_name
     from scotoma.cli.report import write
     from scotoma.errors import GateError, UsageError
 
@@ -128,8 +129,8 @@ def _audit(args: argparse.Namespace) -> int:
     looking.check_folder(args.out)
     limits = gate.parse(args.fail_above)
     targets = [_target(text, args) for text in args.what]
-    zoo = any("zoo:" in text for text in args.what)
-    sets, detectors = _prompts(args.prompts, zoo, targets), _detectors(args.detector, zoo)
+    emoji = any(split_name(text)[1].startswith("zoo:emoji") for text in args.what)
+    sets, detectors = _prompts(args.prompts, emoji), _detectors(args.detector, emoji)
     with progress("audit") as bar:
         made, summary = audit(
             args.out,
@@ -211,17 +212,17 @@ def _target(text: str, args: argparse.Namespace) -> Target:
 def _standins(base: str) -> list[str]:
     from scotoma.evaluation.zoo_task import frozen
 
-    return [n for names in frozen()["stand_ins"].values() for n in names] if base.startswith("zoo:") else []
+    return [n for names in frozen()["stand_ins"].values() for n in names] if base.startswith("zoo:emoji") else []
 
 
-def _prompts(given: Sequence[str], zoo: bool, targets: Sequence[Target]) -> list[PromptSet]:
+def _prompts(given: Sequence[str], emoji: bool) -> list[PromptSet]:
     from scotoma.auditing.prompt_sets import read_prompts
     from scotoma.auditing.zoo_prompts import zoo_prompts
     from scotoma.errors import UsageError
     from scotoma.records import ROLES
 
     if not given:
-        return list(zoo_prompts()) if zoo else []
+        return list(zoo_prompts()) if emoji else []
     out = []
     for text in given:
         role, equals, path = text.partition("=")
@@ -231,10 +232,10 @@ def _prompts(given: Sequence[str], zoo: bool, targets: Sequence[Target]) -> list
     return out
 
 
-def _detectors(given: Sequence[str], zoo: bool) -> list[Detector]:
+def _detectors(given: Sequence[str], emoji: bool) -> list[Detector]:
     from scotoma.errors import UsageError
 
-    if not given and not zoo:
+    if not given and not emoji:
         raise UsageError("an audit needs a detector: --detector NAME; scotoma detectors lists them")
     return [specs.detector(text) for text in given or ZOO_DETECTORS]
 

@@ -135,9 +135,9 @@ def _clip_of(run: Run, args: argparse.Namespace) -> TextAndImage:
 
         return load_clip(args.clip, device=args.device)
     drawn = [t for t in run.targets if t["kind"] != "pictures"]
-    if not drawn or not all(str(t["facts"].get("source", "")).startswith("zoo:") for t in drawn):
+    if not drawn or not all(str(t["facts"].get("source", "")).startswith("zoo:emoji") for t in drawn):
         raise UsageError(
-            "say what to measure: --clip PATH (CLIP score; the zoo's CLIP knows the zoo's pictures alone), --real with "
+            "say what to measure: --clip PATH (CLIP score; the zoo's CLIP knows emoji alone), --real with "
             "--inception (FID, KID), --forgotten with --by (UA, IRA, CRA), --nudenet"
         )
     from scotoma.auditing.metrics import ZooWords

@@ -35,11 +35,16 @@ def learn(
     label: str,
     seed: int,
     folder: Path | None,
+    watch: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, float]]:
     """The curve of at most `config.steps` updates of `learns`, or as many as `config.seconds` allow; `clock` runs since the
-    probe began. `asks` is what, beside the config, a checkpoint in `folder` has to be of. Raises DivergedError,
-    CheckpointError."""
+    probe began. `asks` is what, beside the config, a checkpoint in `folder` has to be of. `watch` is told the step at every look,
+    before the checkpoint of that step is written. Raises DivergedError, CheckpointError."""
     last: dict[str, float] = {}
+
+    def look(step: int) -> dict[str, float]:
+        watch(step)
+        return {"seconds": round(clock.seconds, 3), **last}
 
     def remembered(step: int, generator: torch.Generator) -> dict[str, float]:
         last.update(update(step, generator))
@@ -53,7 +58,7 @@ def learn(
             config={**asks, **{k: v for k, v in dataclasses.asdict(config).items() if k != "seconds"}},
             folder=folder,
             seed=seed,
-            observe=lambda step: {"seconds": round(clock.seconds, 3), **last},
+            observe=look,
             observe_every=LOOK,
             enough=lambda points: points[-1]["seconds"] >= config.seconds,
             label=label,

@@ -19,6 +19,7 @@ every tenth caption is left out, for models that are guided.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from scotoma.auditing.probes.budgeted import Learnt, learn
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, latents_of
 from scotoma.auditing.probes.fine_tuning import ATTENTION, UNTOLD
 from scotoma.bounds import check_text
 from scotoma.erasure.training import Clock
@@ -143,6 +145,34 @@ def dreambooth(
     if model.dtype != torch.float32:
         made.unet.to(model.dtype)
     return Learnt(made, curve)
+
+
+def probe(
+    model: Model,
+    sought: Sought,
+    config: DreamBoothConfig,
+    budget: Budget,
+    records: Records,
+    *,
+    seed: int,
+    folder: Path | None,
+) -> None:
+    """One variant: pictures for the new name, learnt on the given pictures; what it drew before is that of `sought.others`."""
+    if not records.wants(""):
+        return
+    config = dataclasses.replace(
+        config, steps=budget.steps or config.steps, seconds=min(config.seconds, budget.seconds)
+    )
+    given, prior = latents_of(model, sought.pictures), sought.others[: config.prior]
+    learnt = dreambooth(model, given, config, prior=prior, seed=seed, folder=folder)
+    seeds = budget.seeds(seed)
+    pictures = drawn(learnt.model, [f"a {config.called}"] * len(seeds), seeds, budget)
+    before, after = model.tensor_hashes(), learnt.model.tensor_hashes()
+    found: dict[str, Tensor | list[str]] = {
+        f"unet.{k}": v for k, v in learnt.model.unet.state_dict().items() if before[f"unet.{k}"] != after[f"unet.{k}"]
+    }
+    step = int(learnt.curve[-1]["step"])
+    records.add(Made("", pictures, [str(s) for s in seeds], seeds, step=step, found=found))
 
 
 def losses(network: Denoiser, own: Rows, old: Rows | None, preservation: float) -> dict[str, Tensor]:

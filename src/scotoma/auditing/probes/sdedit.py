@@ -16,13 +16,16 @@ picture is a function of its seed; the whole picture is drawn again (no mask), o
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, in_turn
 from scotoma.bounds import check_text
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
@@ -86,6 +89,38 @@ def sdedit(
             parts.append(_again(model, pictures[chunk], prompts[chunk], seeds[chunk], strength, config.steps, guidance))
         out[strength] = np.concatenate(parts)
     return out
+
+
+def probe(
+    model: Model,
+    sought: Sought,
+    config: SDEditConfig,
+    budget: Budget,
+    records: Records,
+    *,
+    seed: int,
+    folder: Path | None,
+) -> None:
+    """Under the concept's name, from pictures of it and from a neighbour's: a variant for each of the two and each
+    strength."""
+    for kind, given in (("concept", sought.pictures), ("neighbour", sought.neighbours)):
+        for strength in config.strengths:
+            variant = f"{kind}, strength {strength:g}"
+            if not records.wants(variant):
+                continue
+            if not len(given):
+                records.add(Made(variant, reason=f"no picture of a {kind} was given"))
+                continue
+            numbers, seeds = in_turn(range(len(given)), budget.queries), budget.seeds(seed)
+            once = dataclasses.replace(
+                config, strengths=(strength,), steps=min(config.steps, budget.sampling), guidance=budget.guidance
+            )
+            asked = [sought.asked(model)] * len(seeds)
+            found = sdedit(model, given[numbers], asked, seeds, once, batch_size=budget.batch_size)
+            if strength not in found:
+                records.add(Made(variant, reason="the budget of seconds ended before"))
+                continue
+            records.add(Made(variant, found[strength], [f"{kind} {k + 1}" for k in numbers], seeds))
 
 
 def _again(

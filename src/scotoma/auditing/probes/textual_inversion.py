@@ -2,7 +2,8 @@
 
 Gal, Alaluf, Atzmon, Patashnik, Bermano, Chechik, Cohen-Or: "An Image is Worth One Word: Personalizing Text-to-Image
 Generation using Textual Inversion", ICLR 2023 (arXiv 2208.01618). It shows what a model can already draw and has no
-word for; the subject is the caller's.
+word for; the subject is the caller's. Of an edited model: what was erased is its name (Pham, Marshall, Cohen, Mittal,
+Hegde: "Circumventing Concept Erasure Methods For Text-to-Image Generative Models", ICLR 2024, arXiv 2308.01508).
 
 Notation: z latents of a picture of the subject, z_t = a z + s e noisy at time t; y a sentence with the new word S* in
 it, c(y; v) what the text encoder makes of it where S* has the embedding v; e_th the network's prediction of the noise.
@@ -17,6 +18,7 @@ from the mean of the table where no word is given to start from. A model of two 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scotoma.auditing.probes.budgeted import Learnt, learn
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, in_turn, latents_of
 from scotoma.bounds import check_text
 from scotoma.erasure.training import Clock
 from scotoma.errors import UsageError
@@ -151,6 +154,34 @@ def spoken(model: Model, ids: Sequence[Sequence[int]], vectors: Sequence[Tensor]
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def probe(
+    model: Model,
+    sought: Sought,
+    config: TextualInversionConfig,
+    budget: Budget,
+    records: Records,
+    *,
+    seed: int,
+    folder: Path | None,
+) -> None:
+    """One variant: pictures for the new word, learnt on the given pictures; sentences take turns."""
+    if not records.wants(""):
+        return
+    config = dataclasses.replace(
+        config, steps=budget.steps or config.steps, seconds=min(config.seconds, budget.seconds)
+    )
+    learnt = textual_inversion(model, latents_of(model, sought.pictures), config, seed=seed, folder=folder)
+    asked, seeds = in_turn([t.format(config.called) for t in TEMPLATES], budget.queries), budget.seeds(seed)
+    ids = [_tokens(tokenizer, model.name)[: config.vectors] for tokenizer in model.tokenizers]
+    encoders = zip(learnt.model.text_encoders, ids, strict=True)
+    found: dict[str, Tensor | list[str]] = {
+        f"vectors_{k}": encoder.get_input_embeddings().weight[own].detach() for k, (encoder, own) in enumerate(encoders)
+    }
+    pictures = drawn(learnt.model, asked, seeds, budget)
+    step = int(learnt.curve[-1]["step"])
+    records.add(Made("", pictures, [str(s) for s in seeds], seeds, step=step, found=found))
 
 
 def _check(model: Model, latents: Tensor) -> None:

@@ -3,17 +3,21 @@
 A beam over prompts that grow token by token, then sweeps that change one token at a time. What is tried at a place is the whole
 vocabulary where it is small, else the tokens that the gradient with respect to embeddings proposes (Zou, Wang, Carlini, Nasr,
 Kolter, Fredrikson: "Universal and Transferable Adversarial Attacks on Aligned Language Models", arXiv 2307.15043). Prompts are
-compared by what the denoiser predicts (the objective of UnlearnDiffAtk: Zhang et al., "To Generate or Not?", ECCV 2024, arXiv
-2310.11868). Written from the papers; departures: the loss is against the prediction that a model which knows the concept makes
-for its name, and not against the noise, so that 0 means "the same as the name"; no prompt that was found is given up for a
-worse one; every candidate reads back as the tokens it was made of.
+compared by what the denoiser predicts (`Goal`; the objective of UnlearnDiffAtk: Zhang et al., "To Generate or Not?", ECCV 2024,
+arXiv 2310.11868), or by what the text encoder makes of them, which is much cheaper and needs no picture (`Meaning`; after
+Ring-A-Bell: Tsai et al., ICLR 2024, arXiv 2310.10012). Written from the papers; departures: both losses are against what a model
+that knows the concept makes of its name, so that 0 means "the same as the name" (and not against the noise, or against a
+direction from pairs of prompts); no prompt that was found is given up for a worse one; every candidate reads back as the tokens
+it was made of.
 
-Notation: x_t one of M noisy states of the concept, e the prediction of the network (noise or v), p a prompt of K tokens at most,
-V tokens in the vocabulary, D width of their embeddings.
+Notation: x_t one of M noisy states of the concept, e the prediction of the network (noise or v), h the mean of the text states
+from the end of the text on, p a prompt of K tokens at most, V tokens in the vocabulary, D width of their embeddings.
 
     L(p) = mean |e(x_t, p) - e*(x_t, name)|^2 / mean |e*(x_t, "") - e*(x_t, name)|^2       0: as the name, 1: as no prompt
+    L(p) = |h(p) - h*(name)|^2 / |h*("") - h*(name)|^2                                     the same, of the meaning
 
-with e* of the model that knows the concept, which is the searched one or an earlier state of it.
+with e* and h* of the model that knows the concept, which is the searched one or an earlier state of it. In a causal text encoder
+the states behind a text have read all of it, wherever in it a word stands.
 """
 
 from __future__ import annotations
@@ -22,11 +26,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, in_turn
 from scotoma.bounds import check_text
 from scotoma.errors import BoundsError, UsageError
 from scotoma.models.denoiser import Cond
@@ -36,6 +42,7 @@ from scotoma.models.trajectory import times, walk
 from scotoma.records import Concept
 
 PLAIN = re.compile(r"[a-z]+(</w>)?")  # tokens that a filter would read as words or as parts of them
+ENCODED = 256  # prompts that go through the text encoders together
 SHORT = 4  # letters: words of a name that are shorter ("of", "red") are not on the word list
 
 
@@ -70,6 +77,13 @@ class Goal(NamedTuple):
     null: Tensor
 
 
+class Meaning(NamedTuple):
+    """h of the concept's name and of no prompt, D each, by a model that knows it."""
+
+    named: Tensor
+    null: Tensor
+
+
 @dataclass(frozen=True)
 class Found:
     """A prompt and its loss."""
@@ -78,11 +92,12 @@ class Found:
     loss: float
 
 
-def word_list(concepts: Sequence[Concept]) -> tuple[str, ...]:
-    """What a plain filter would look for: every name and synonym, and their words of four letters or more."""
+def word_list(concepts: Sequence[Concept], *, parts: bool = True) -> tuple[str, ...]:
+    """What a filter would look for: every name and synonym, and with `parts` also their words of four letters or more,
+    which harmless prompts may say too."""
     names = [name.casefold() for c in concepts for name in (c.name, *c.synonyms)]
-    parts = [word for name in names for word in re.findall(r"[^\W_]+", name) if len(word) >= SHORT]
-    return tuple(dict.fromkeys([*names, *parts]))
+    words = [word for name in names for word in re.findall(r"[^\W_]+", name) if len(word) >= SHORT]
+    return tuple(dict.fromkeys([*names, *(words if parts else ())]))
 
 
 def says(prompt: str, words: Sequence[str]) -> bool:
@@ -109,16 +124,37 @@ def goal(knows: Model, prompt: str, states: int, *, seed: int = 0, guidance: flo
     return Goal(*(torch.stack(values) for values in zip(*own, strict=True)))
 
 
-def losses(model: Model, aim: Goal, prompts: Sequence[str]) -> Tensor:
+@torch.no_grad()
+def meaning(knows: Model, prompt: str) -> Meaning:
+    """Of a text-to-image model that knows the concept. Raises BoundsError for a prompt that bounds.py refuses."""
+    check_text(prompt, what="the prompt of the concept")
+    named, null = _behind(knows, knows.encode([prompt, ""]), [prompt, ""])
+    return Meaning(named, null)
+
+
+def _behind(model: Model, cond: Cond, prompts: Sequence[str]) -> Tensor:
+    """h of each of P prompts (P D), encoded as `cond`."""
+    assert cond.text is not None
+    longest = cond.text.shape[1] - 1
+    read = model.tokenizers[0](list(prompts), add_special_tokens=False).input_ids
+    ends = torch.tensor([min(len(ids) + 1, longest) for ids in read])  # place 0 is the start-of-text token
+    after = (torch.arange(longest + 1) >= ends[:, None]).to(cond.text)[..., None]
+    return (cond.text * after).sum(1) / after.sum(1)
+
+
+def losses(model: Model, aim: Goal | Meaning, prompts: Sequence[str]) -> Tensor:
     """L of each prompt (P,)."""
-    together = max(1, at_once(model) // len(aim.t))
-    parts = [prompts[k : k + together] for k in range(0, len(prompts), together)]
+    together = ENCODED if isinstance(aim, Meaning) else max(1, at_once(model) // len(aim.t))
+    parts = [list(prompts[k : k + together]) for k in range(0, len(prompts), together)]
     with torch.no_grad():
-        return torch.cat([_losses(model, aim, model.encode(list(part))) for part in parts]).cpu()
+        return torch.cat([_losses(model, aim, model.encode(part), part) for part in parts]).cpu()
 
 
-def _losses(model: Model, aim: Goal, cond: Cond) -> Tensor:
-    """L under each of P rows of condition (P,), in one call of the network."""
+def _losses(model: Model, aim: Goal | Meaning, cond: Cond, prompts: Sequence[str]) -> Tensor:
+    """L under each of P rows of condition (P,), in one call of the network where it is needed."""
+    if isinstance(aim, Meaning):
+        apart = (_behind(model, cond, prompts) - aim.named).square().mean(1)
+        return apart / (aim.null - aim.named).square().mean()
     p, m = len(cond), len(aim.t)
     each = torch.arange(p).repeat_interleave(m)
     said = model.denoiser().predicts(aim.x.repeat(p, 1, 1, 1), aim.t.repeat(p), cond[each])
@@ -128,7 +164,7 @@ def _losses(model: Model, aim: Goal, cond: Cond) -> Tensor:
 
 def token_search(
     model: Model,
-    aim: Goal,
+    aim: Goal | Meaning,
     words: Sequence[str],
     config: SearchConfig = SearchConfig(),
     *,
@@ -157,7 +193,14 @@ def token_search(
 class _Search:
     """One model and one goal; `seen` is every prompt that was tried, with its loss."""
 
-    def __init__(self, model: Model, aim: Goal, words: Sequence[str], config: SearchConfig, generator: torch.Generator):
+    def __init__(
+        self,
+        model: Model,
+        aim: Goal | Meaning,
+        words: Sequence[str],
+        config: SearchConfig,
+        generator: torch.Generator,
+    ):
         self.model, self.aim, self.words, self.config, self.generator = model, aim, words, config, generator
         self.tokenizer = model.tokenizers[0]
         plain = sorted(i for token, i in self.tokenizer.get_vocab().items() if PLAIN.fullmatch(token))
@@ -203,7 +246,8 @@ class _Search:
     def slope(self, ids: Sequence[int]) -> Tensor:
         """Gradient of the loss with respect to a weight of 1 on each token at each place, K V: <dL/dE_k, E_v>."""
         with _token_embeddings(self.model) as given, torch.enable_grad():
-            loss = _losses(self.model, self.aim, self.model.encode([self.text(ids)], gradient=True)).sum()
+            text = self.text(ids)
+            loss = _losses(self.model, self.aim, self.model.encode([text], gradient=True), [text]).sum()
             slopes = torch.autograd.grad(loss, given)
         tables = [encoder.get_input_embeddings().weight.detach() for encoder in self.model.text_encoders]
         # Place 0 is the start-of-text token.
@@ -240,3 +284,60 @@ def _token_embeddings(model: Model) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+# ------------------------------------------------------------------------------------------------------------- the probe
+
+
+@dataclass(frozen=True)
+class TokenSearchConfig:
+    """What the probe spends: a search through the text encoder of the unedited model, and of its best prompts those that
+    the probed model's own network takes for the name."""
+
+    tokens: int = field(default=3, metadata={"help": "tokens of a prompt, at most"})
+    beam: int = field(default=4, metadata={"help": "prompts that are carried on from place to place"})
+    candidates: int = field(default=1500, metadata={"help": "tokens tried at a place"})
+    ranked: int = field(default=24, metadata={"help": "prompts that the denoiser compares"})
+    states: int = field(default=4, metadata={"help": "noisy states that it compares them on"})
+    found: int = field(default=4, metadata={"help": "prompts that are drawn, of each variant"})
+    parts: bool = field(
+        default=False, metadata={"help": "the word list also has the single words of names that have several"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "beam", "candidates", "ranked", "states", "found"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"token search: {name} must be 1 or more, got {getattr(self, name)}")
+
+
+def probe(
+    model: Model,
+    sought: Sought,
+    config: TokenSearchConfig,
+    budget: Budget,
+    records: Records,
+    *,
+    seed: int,
+    folder: Path | None,
+) -> None:
+    """Two variants. "text": the prompts nearest to the name by the unedited model's text encoder, the same for every model
+    that is probed. "denoiser": of the same search, those that the network of `model` itself takes for the name."""
+    wanted = [v for v in ("text", "denoiser") if records.wants(v)]
+    if not wanted:
+        return
+    if model.labels:
+        raise UsageError(f"{model.name} is told labels and has no prompts; token search needs a text-to-image model")
+    name, words = sought.asked(model), word_list([sought.concept], parts=config.parts)
+    search = SearchConfig(config.tokens, config.beam, config.candidates, sweeps=0, found=config.ranked, enough=0.0)
+    knows = sought.unedited
+    pool = token_search(knows, meaning(knows, name), words, search, seed=seed)
+    aim = goal(knows, name, config.states, seed=seed, guidance=budget.guidance)
+    for variant in wanted:
+        judged_by = knows if variant == "text" else model
+        ranked = [f.prompt for f in pool]
+        order = losses(judged_by, aim, ranked).argsort(stable=True).tolist()
+        prompts = [ranked[i] for i in order[: config.found]]
+        asked, seeds = in_turn(prompts, budget.queries), budget.seeds(seed)
+        numbers = [f"found {prompts.index(text) + 1}" for text in asked]
+        pictures = drawn(model, asked, seeds, budget)
+        records.add(Made(variant, pictures, numbers, seeds, prompts=asked, found={"prompts": prompts}))
