@@ -75,6 +75,14 @@ def test_a_sentence_encoder_is_mean_pooled_whatever_its_batch(encoder_folder):
     assert len(sha256) == 64 and encode(["a cat"]) @ encode(["a cat"]).T == pytest.approx(1)
 
 
+def test_a_sentence_encoder_reads_one_spelling(encoder_folder):
+    """A Cyrillic а among Latin letters, and a variation selector; "cot" would be another word, [UNK]."""
+    encode, _ = sentence_encoder(encoder_folder)
+    same = encode(["c\u0430t", "ca\ufe0ft", "\uff43\uff41\uff54"])
+    np.testing.assert_allclose(same, np.repeat(encode(["cat"]), 3, 0), atol=1e-6)
+    assert np.abs(encode(["cot"]) - encode(["cat"])).max() > 0.01
+
+
 def test_encoders_that_cannot_be_loaded(encoder_folder, tmp_path):
     with pytest.raises(ModelError, match="is not a folder"):
         sentence_encoder(tmp_path / "none")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from scotoma.bounds import LOOK_ALIKES
+from scotoma.detectors.text.normalise import ASCII_CONTROLS, invisible
 
 
 class Folded(NamedTuple):
@@ -18,13 +19,12 @@ class Folded(NamedTuple):
 
 
 def fold(text: str) -> Folded:
-    if text.isascii():
+    if text.isascii() and not ASCII_CONTROLS.search(text):
         return Folded(text.lower(), range(len(text)))
     chars, places = [], []
     for place, original in enumerate(text):
         for char in unicodedata.normalize("NFKD", original.casefold()):
-            hidden = unicodedata.category(char) in ("Cf", "Cc") and not char.isspace()
-            if not hidden and not unicodedata.combining(char):
+            if not invisible(char) and not unicodedata.combining(char):
                 chars.append(char.translate(LOOK_ALIKES))
                 places.append(place)
     return Folded("".join(chars), places)

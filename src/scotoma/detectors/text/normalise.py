@@ -9,22 +9,38 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import chain
 
 from scotoma.bounds import LOOK_ALIKES
 
 LONGEST = 20_000  # characters that are looked at; far more than 512 tokens
 _GONE = ("Cf", "Cc", "Cs", "Co", "Cn")
-_ASCII_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_SPACES = "\t\n\v\f\r\x85"  # controls that set words apart
+# Drawn as nothing though they count as letters or marks: Unicode's Default_Ignorable_Code_Point outside of _GONE.
+_DRAWN_AS_NOTHING = frozenset(
+    chain(
+        (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
+        range(0x180B, 0x1810),
+        range(0xFE00, 0xFE10),
+        range(0xE0000, 0xE1000),
+    )
+)
+ASCII_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # those of them that are invisible
 _ALIKE = re.escape("".join(map(chr, LOOK_ALIKES)))
 _MIXED = re.compile(rf"\w*(?:[A-Za-z]\w*[{_ALIKE}]|[{_ALIKE}]\w*[A-Za-z])\w*")
+
+
+def invisible(char: str) -> bool:
+    """Whether nothing is drawn for a character and it sets no words apart: format, control and private characters, halves of
+    pairs, variation selectors, fillers."""
+    return ord(char) in _DRAWN_AS_NOTHING or (unicodedata.category(char) in _GONE and char not in _SPACES)
 
 
 class _Kept(dict[int, int | None]):
     """What str.translate asks for each character: itself, or None where it goes. Filled as characters are met."""
 
     def __missing__(self, code: int) -> int | None:
-        char = chr(code)
-        kept = code if char.isspace() or unicodedata.category(char) not in _GONE else None
+        kept = None if invisible(chr(code)) else code
         self[code] = kept
         return kept
 
@@ -51,7 +67,7 @@ def cut(text: str, longest: int = LONGEST) -> str:
 def plain(text: str) -> str:
     """Case and accents stay."""
     if text.isascii():
-        return text if text.isprintable() else _ASCII_CONTROLS.sub("", text)
+        return text if text.isprintable() else ASCII_CONTROLS.sub("", text)
     text = unicodedata.normalize("NFKC", text.translate(_KEPT))
     return _MIXED.sub(lambda m: m[0].translate(LOOK_ALIKES), text)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
+from scotoma.detectors.text.normalise import LONGEST, plain
 from scotoma.detectors.text.runs import run_by_length, torch_run
 from scotoma.errors import ModelError, UsageError
 from scotoma.weights.folders import quiet, refuse_pickles
@@ -99,8 +100,8 @@ class MeanPooled(nn.Module):
 
 def sentence_encoder(folder: str | Path, *, batch_size: int = 32) -> tuple[Encode, str]:
     """The encoder of a sentence-transformers folder (a transformers model in safetensors, mean pooling), and the sha256 of its
-    weights. Texts are read up to the model's length; what goes beyond is not seen. Batches are of similar length, and a special
-    token that somebody types is read as the letters it is.
+    weights. Texts are read in one spelling (normalise.py) up to the model's length; what goes beyond is not seen. Batches are
+    of similar length, and a special token that somebody types is read as the letters it is.
 
     Raises UnsafeFileError for pickles, ModelError for a folder that is not complete.
     """
@@ -108,7 +109,8 @@ def sentence_encoder(folder: str | Path, *, batch_size: int = 32) -> tuple[Encod
     run = torch_run(MeanPooled(model).eval())
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        rows = tokenizer(list(texts), truncation=True, max_length=longest, split_special_tokens=True)["input_ids"]
+        spelt = [plain(text[:LONGEST]) for text in texts]
+        rows = tokenizer(spelt, truncation=True, max_length=longest, split_special_tokens=True)["input_ids"]
         return run_by_length(run, rows, tokenizer.pad_token_id or 0, most=batch_size)
 
     return encode, sha256
