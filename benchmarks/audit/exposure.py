@@ -27,20 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recording
 
 from scotoma import api
-from scotoma.auditing.exposure import (
-    Setting,
-    by_dreambooth,
-    by_sdedit,
-    by_textual_inversion,
-    exposure,
-    pasted,
-    unedited,
-)
+from scotoma.auditing.exposure import exposure
 from scotoma.auditing.eyes import TARGETS, other_names, zoo_eyes
 from scotoma.auditing.mark import Sight
 from scotoma.auditing.probes.dreambooth import DreamBoothConfig
 from scotoma.auditing.probes.sdedit import SDEditConfig
 from scotoma.auditing.probes.textual_inversion import TextualInversionConfig
+from scotoma.auditing.techniques import Setting, by_dreambooth, by_sdedit, by_textual_inversion, pasted, unedited
 from scotoma.records import Figure, write_text
 
 HERE = Path(__file__).parent

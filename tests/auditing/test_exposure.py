@@ -11,25 +11,23 @@ from safetensors import safe_open
 import scotoma
 from scotoma import bounds
 from scotoma.auditing import exposure as module
-from scotoma.auditing.exposure import (
+from scotoma.auditing.exposure import exposure, success
+from scotoma.auditing.eyes import Eyes, near_copies
+from scotoma.auditing.mark import Mark, Place, calibrate, scores
+from scotoma.auditing.probes.dreambooth import DreamBoothConfig
+from scotoma.auditing.probes.sdedit import SDEditConfig
+from scotoma.auditing.probes.textual_inversion import TextualInversionConfig
+from scotoma.auditing.techniques import (
     Drawn,
-    Eyes,
     Setting,
     Technique,
     by_dreambooth,
     by_sdedit,
     by_textual_inversion,
-    exposure,
-    near_copies,
     pasted,
-    success,
     through,
     unedited,
 )
-from scotoma.auditing.mark import Mark, Place, calibrate, scores
-from scotoma.auditing.probes.dreambooth import DreamBoothConfig
-from scotoma.auditing.probes.sdedit import SDEditConfig
-from scotoma.auditing.probes.textual_inversion import TextualInversionConfig
 from scotoma.bounds import Rule
 from scotoma.detectors.image import zoo_clip
 from scotoma.errors import BoundsError, DataError, UsageError

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from scotoma.auditing import eyes as module
-from scotoma.auditing.exposure import Setting
 from scotoma.auditing.eyes import TARGETS, clip_eyes, other_names, sees_described, zoo_eyes
+from scotoma.auditing.techniques import Setting
 from scotoma.detectors.image.clip import load_clip
 from scotoma.errors import DataError, UsageError
 from scotoma.evaluation.zoo_task import frozen

@@ -146,7 +146,7 @@ def test_an_exposure_leaves_rows_goes_on_and_keeps_nothing(files, tmp_path, caps
     rows = json.loads(kept)["rows"]
     assert [r["technique"] for r in rows] == ["unedited", "dreambooth"] and rows[0]["success"]["n"] == 2
     assert rows[0]["model"] == "mine" and "matched filter" in rows[0]["seen_by"] and rows[1]["budget"]["steps"] == 1
-    from scotoma.auditing import exposure as module
+    from scotoma.auditing import techniques as module
 
     monkeypatch.setattr(module, "dreambooth", lambda *a, **k: pytest.fail("it trained again"))
     assert expose(files, *named) == 0
@@ -212,7 +212,7 @@ def test_budgets_and_rates_are_those_of_the_model(files, monkeypatch):
     told so before anything is drawn."""
     from argparse import Namespace
 
-    from scotoma.auditing.exposure import Setting
+    from scotoma.auditing.techniques import Setting
     from scotoma.errors import UsageError
     from scotoma.models.load import load
     from scotoma.models.student import as_student, scheduler_config

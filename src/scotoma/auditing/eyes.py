@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from scotoma.auditing.exposure import Eyes, Seen, Setting, near_copies, sees_name, through
-from scotoma.auditing.mark import Sight, calibrate
-from scotoma.detectors.contract import FLAGGED, Detector
+from scotoma.auditing.mark import Mark, Sight, calibrate
+from scotoma.auditing.techniques import Setting, through
+from scotoma.detectors.contract import FLAGGED, Detector, Features
 from scotoma.detectors.image import zoo_clip
 from scotoma.detectors.image.clip import Clip
+from scotoma.detectors.image.known import bands, bank, known
 from scotoma.detectors.image.zero_shot import ORDINARY, Encoder, zero_shot
 from scotoma.errors import DataError, unknown_name
-from scotoma.evaluation.judges import load_judge
+from scotoma.evaluation.judges import Judge, load_judge
 from scotoma.evaluation.zoo_task import frozen
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
@@ -30,6 +32,30 @@ TARGETS = (
 )
 APART = 500_000  # from the first seed of an exposure to that of the pictures that calibrate it
 DESCRIPTIONS = ("a {}", "a photo of a {}", "a drawing of a {}")
+
+
+Seen = Sequence[bool | None]  # None: undecided
+
+
+class ImageText(Protocol):
+    """A CLIP: rows of norm 1 for pictures and for texts, in one space."""
+
+    def image_features(self, pictures: Sequence[np.ndarray]) -> Any: ...
+
+    def text_features(self, texts: Sequence[str]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Who says what is seen in uint8 N H W 3: the mark, and each picture's own target. `near` is a detector of near
+    copies and variants of the mark's pictures (`near_copies`), where there is one; `hashes` say which judge, CLIP and
+    threshold it was."""
+
+    mark: Callable[[np.ndarray], Seen]
+    target: Callable[[np.ndarray, Sequence[str]], Seen]
+    clip: ImageText
+    near: Detector | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Looking(NamedTuple):
@@ -56,6 +82,16 @@ def zoo_eyes(model: Model, setting: Setting, *, which: str, others: int = 200) -
         raise unknown_name("target of the zoo", strange, names)
     hashes = {"judge": judge.sha256, "clip": clip.sha256}
     return _looking(model, setting, sees_name(judge), clip, hashes, f"Judge {which.upper()} of the zoo", others)
+
+
+def sees_name(judge: Judge) -> Callable[[np.ndarray, Sequence[str]], Seen]:
+    """Whether a judge of the zoo sees each picture's own target, by its name."""
+
+    def sees(pictures: np.ndarray, targets: Sequence[str]) -> Seen:
+        labels = judge.sees(pictures, ["name"] * len(targets)).labels
+        return [None if label is None else label == t for label, t in zip(labels, targets, strict=True)]
+
+    return sees
 
 
 def clip_eyes(model: Model, setting: Setting, clip: Clip, *, others: int = 40) -> Looking:
@@ -119,3 +155,19 @@ def _near(
         return near_copies(setting.mark, without, clip.image_features, clip.sha256, model, setting.shown), ""
     except DataError as e:
         return None, f"near copies are not counted: {e}"
+
+
+def near_copies(
+    mark: Mark, without: np.ndarray, features: Features, encoder: str, model: Model, count: int
+) -> Detector:
+    """A detector with a bank of the first `count` pictures of the mark alone, its bands calibrated on pairs: those
+    pictures through the model's autoencoder (copies), the mark elsewhere and on its own (variants), `without` it (uint8
+    N H W 3).
+
+    Raises MissingExtraError without ImageHash, DataError where the encoder does not tell the three apart.
+    """
+    own, other = np.split(mark.alone(*model.picture_size, 2 * count), [count])
+    of = bank(list(own), [f"{mark.name} {i}" for i in range(count)], features, encoder)
+    copies = np.diag(of.cosines(features(list(through(model, own)))))
+    variants, unrelated = (of.cosines(features(list(p))).max(1) for p in (through(model, other), without))
+    return known(of, features, bands(copies, variants, unrelated), encoder=encoder, licence="drawn by code")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from scotoma.cli import looking, source
 
 if TYPE_CHECKING:
-    from scotoma.auditing.exposure import Setting, Technique
     from scotoma.auditing.eyes import Looking
     from scotoma.auditing.metrics import TextAndImage
     from scotoma.auditing.run import Run
+    from scotoma.auditing.techniques import Setting, Technique
     from scotoma.models.model import Model
 
 TECHNIQUES = ("unedited", "pasted", "dreambooth", "textual_inversion", "sdedit")
@@ -237,8 +237,8 @@ def _local(spec: str, args: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def _setting(args: argparse.Namespace) -> Setting:
-    from scotoma.auditing.exposure import Setting
     from scotoma.auditing.eyes import TARGETS
+    from scotoma.auditing.techniques import Setting
     from scotoma.errors import UsageError
     from scotoma.models.sample import STEPS
 
@@ -261,7 +261,7 @@ def _names(text: str, option: str) -> list[str]:
 def _techniques(
     model: Model, setting: Setting, chosen: Sequence[str], args: argparse.Namespace, *, zoo: bool
 ) -> list[Technique]:
-    from scotoma.auditing import exposure as e
+    from scotoma.auditing import techniques as e
     from scotoma.auditing.eyes import other_names
     from scotoma.auditing.probes.dreambooth import DreamBoothConfig
     from scotoma.auditing.probes.sdedit import SDEditConfig
