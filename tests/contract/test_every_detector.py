@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sample_packages import bundle, interpreter_with, tarball, tiny_network, write_nudenet
 from sample_students import write_bert, write_student
 from scotoma.detectors.image import known, mhsc, q16
 from scotoma.detectors.image.clip import load_clip
 from scotoma.detectors.image.mhsc import MHSCConfig
+from scotoma.detectors.image.nsfwjs import NETWORKS
 from scotoma.detectors.registry import DETECTORS, load_detector
 from scotoma.detectors.verify import neutral_pictures, verify
 from scotoma.errors import UsageError
 from scotoma.models import tiny
 
 WIDTH = 8  # of the tiny CLIP's features
-# Their own tests run them on made-up packages; here there is none.
-OWN_INSTALL = {"nsfwjs", "nudenet"}
 
 
 @pytest.fixture(scope="session")
-def options(tmp_path_factory) -> dict[str, dict[str, str]]:
+def options(tmp_path_factory) -> Iterator[dict[str, dict[str, str]]]:
     """Options of every detector, all files tiny and made here."""
     root: Path = tmp_path_factory.mktemp("detectors")
     clip = str(tiny.write_clip(root / "clip"))
@@ -47,7 +48,8 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
     body = {f"bert.{k}": v for k, v in load_file(published / "model.safetensors").items()}
     last = {"classifier.weight": torch.eye(2, 32), "classifier.bias": torch.zeros(2)}
     save_file({**body, **last}, published / "model.safetensors")
-    return {
+    write_nudenet(root / "site")
+    made = {
         "constant": {"score": "0.3"},
         "mhsc": {"weights": str(root / "mhsc.safetensors"), "clip": clip},
         "zoo-standins": {},
@@ -55,6 +57,8 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
         "q16": {"weights": str(root / "q16.safetensors"), "clip": clip},
         "sd-safety-checker": {"folder": str(checker)},
         "open-nsfw": {},
+        "nsfwjs": {"package": str(tarball(root / "nsfwjs.tgz", bundle())), "network": "tiny"},
+        "nudenet": {"python": str(interpreter_with(root / "site"))},
         "zero-shot": {"clip": clip, "descriptions": str(lists)},
         "known": {"bank": str(root / "bank.safetensors"), "clip": clip, "copy": "0.97", "variant": "0.5"},
         "word-list": {"words": str(lists)},
@@ -62,13 +66,16 @@ def options(tmp_path_factory) -> dict[str, dict[str, str]]:
         "student": {"folder": str(write_student(root / "student"))},
         "censorchat": {"folder": str(published), "revision": "2024"},
     }
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(NETWORKS, "tiny", tiny_network())
+        yield made
 
 
 def test_every_detector_has_options_here(options):
-    assert set(options) | OWN_INSTALL == set(DETECTORS) and not set(options) & OWN_INSTALL
+    assert set(options) == set(DETECTORS)
 
 
-@pytest.mark.parametrize("name", sorted(set(DETECTORS) - OWN_INSTALL))
+@pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_it_keeps_the_contract(options, name):
     if DETECTORS[name].missing:
         pytest.skip(DETECTORS[name].missing)

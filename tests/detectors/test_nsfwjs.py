@@ -2,137 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import json
 import os
-import tarfile
 
 import numpy as np
 import pytest
 import torch
 
+from sample_packages import GRAPH, SHAPES, SIDE, VALUES, bundle, layer, tarball, tiny_network
 from scotoma.detectors.image import nsfwjs
-from scotoma.detectors.image.nsfwjs import CLASSES, NETWORKS, Network, compiled, decoded, dequantised, exported, load
+from scotoma.detectors.image.nsfwjs import CLASSES, NETWORKS, compiled, decoded, dequantised, exported, load
 from scotoma.errors import DataError, UsageError
-from scotoma.weights.hashing import hash_names
 
 TARBALL = os.environ.get("SCOTOMA_NSFWJS")
-SIDE = 6
-
-
-def layer(kind, name, reads, **config):
-    common = {"name": name, "trainable": False, "data_format": "channels_last"}
-    return {
-        "name": name,
-        "class_name": kind,
-        "config": {**common, **config},
-        "inbound_nodes": [[[r, 0, 0, {}] for r in reads]] if reads else [],
-    }
-
-
-def conv(kind, name, reads, padding, strides):
-    return layer(kind, name, reads, padding=padding, strides=strides, dilation_rate=[1, 1], activation="linear")
-
-
-# 6 6 3 -> padded 7 7 3 -> 3 3 4 -> (two branches) 3 3 8 -> features 8 -> 5 classes
-GRAPH = [
-    layer("InputLayer", "input_1", [], batch_input_shape=[None, SIDE, SIDE, 3], sparse=False),
-    layer("ZeroPadding2D", "pad", ["input_1"], padding=[[0, 1], [0, 1]]),
-    conv("Conv2D", "conv", ["pad"], "valid", [2, 2]),
-    layer("BatchNormalization", "bn", ["conv"], axis=-1, epsilon=0.001, scale=True),
-    layer("ReLU", "relu6", ["bn"], max_value=6, negative_slope=0, threshold=0),
-    conv("DepthwiseConv2D", "depth", ["relu6"], "same", [1, 1]),
-    layer("Add", "sum", ["relu6", "depth"]),
-    layer("AveragePooling2D", "smooth", ["relu6"], pool_size=[2, 2], strides=[1, 1], padding="same"),
-    layer("Activation", "relu", ["smooth"], activation="relu"),
-    layer("Concatenate", "both", ["sum", "relu"], axis=3),
-    layer("AveragePooling2D", "pool", ["both"], pool_size=[3, 3], strides=[3, 3], padding="valid"),
-    layer("Flatten", "flat", ["pool"]),
-    layer("Dropout", "drop", ["flat"], rate=0.5),
-    layer("Dense", "dense_1", ["drop"], units=6, activation="relu"),
-    layer("Dense", "dense_2", ["dense_1"], units=5, activation="softmax"),
-]
-SHAPES = {
-    "conv/kernel": (3, 3, 3, 4),
-    "bn/gamma": (4,),
-    "bn/beta": (4,),
-    "bn/moving_mean": (4,),
-    "bn/moving_variance": (4,),
-    "depth/depthwise_kernel": (3, 3, 4, 1),
-    "dense_1/kernel": (8, 6),
-    "dense_1/bias": (6,),
-    "dense_2/kernel": (6, 5),
-    "dense_2/bias": (5,),
-}
-
-
-def stored():
-    """The list of weights, their bytes, and their values: q / 64 - 2, the variances q / 64 + 0.25."""
-    rng, entries, payload, values = np.random.default_rng(0), [], b"", {}
-    for name, shape in SHAPES.items():
-        q, least = rng.integers(0, 256, shape, np.uint8), 0.25 if "variance" in name else -2
-        how = {"min": least, "scale": 1 / 64, "dtype": "uint8"}
-        entries.append({"name": name, "shape": list(shape), "dtype": "float32", "quantization": how})
-        payload, values[name] = payload + q.tobytes(), q / 64 + least
-    return entries, payload, values
-
-
-ENTRIES, PAYLOAD, VALUES = stored()
-
-
-def minified(value):
-    """JavaScript as a minifier writes it: bare keys, !0 and !1, no zero before a point."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{minified(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(minified, value)) + "]"
-    if isinstance(value, bool):
-        return "!0" if value else "!1"
-    text = json.dumps(value)
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
-
-
-def module(literal):
-    return (
-        '!function(e){if("object"==typeof exports&&"undefined"!=typeof module)module.exports=e()}(function(){var r=n[_]='
-        "{exports:{}};return a[_][0].call(r.exports),r.exports}({1:[function(e,a,n){a.exports="
-        f"{literal}}},{{}}]}},{{}},[1])(1)}});"
-    )
-
-
-def bundle(graph=GRAPH):
-    """The files of the tiny network, its weights cut in two in the middle of one of them."""
-    config = {"layers": graph, "input_layers": [["input_1", 0, 0]], "output_layers": [["dense_2", 0, 0]]}
-    shards = ["group1-shard1of2", "group1-shard2of2"]
-    told = {
-        "modelTopology": {"keras_version": "2.2.4", "model_config": {"class_name": "Model", "config": config}},
-        "weightsManifest": [{"paths": shards, "weights": ENTRIES}],
-    }
-    parts = (PAYLOAD[:100], PAYLOAD[100:])
-    files = {"model.min.js": module(minified(told)).encode()}
-    for shard, part in zip(shards, parts, strict=True):
-        files[f"{shard}.min.js"] = module(f'"{base64.b64encode(part).decode()}"').encode()
-    return files
-
-
-def tarball(path, files):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in {"package.json": b"{}", **{f"dist/models/tiny/{k}": v for k, v in files.items()}}.items():
-            info = tarfile.TarInfo(f"package/{name}")
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A tarball with one network, known to the module as "tiny"."""
-    files = bundle()
-    sha256 = hash_names({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-    monkeypatch.setitem(NETWORKS, "tiny", Network(SIDE, "pool", sha256))
-    return tarball(tmp_path / "nsfwjs.tgz", files)
+    monkeypatch.setitem(NETWORKS, "tiny", tiny_network())
+    return tarball(tmp_path / "nsfwjs.tgz", bundle())
 
 
 def by_hand(picture):

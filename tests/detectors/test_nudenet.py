@@ -15,50 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sample_packages import NUDENET, write_nudenet
 from scotoma.detectors.image import nudenet as module
 from scotoma.detectors.image.nudenet import nudenet
 from scotoma.errors import UsageError
-
-# It reads the width out of the PNG: 1 an error of its own, 2 dies, 3 hangs, 4 a confidence of 3, 5 no list, 6 nan, else three
-# parts, of which the confidence of one is its first pixel's red / 256: so a picture in wrong colours or order would be seen.
-STAND_IN = """
-import os, struct, time, zlib
-print("this is no answer, and must not be taken for one")
-
-class NudeDetector:
-    def detect(self, png):
-        assert isinstance(png, bytes) and png[:8] == b"\\x89PNG\\r\\n\\x1a\\n"
-        width = struct.unpack(">I", png[16:20])[0]
-        at = png.index(b"IDAT")
-        rows = zlib.decompress(png[at + 4 : at + 4 + struct.unpack(">I", png[at - 4 : at])[0]])
-        print("looking at", width)
-        if width == 1:
-            raise ValueError("too small")
-        if width == 2:
-            os._exit(3)
-        if width == 3:
-            time.sleep(600)
-        if width == 5:
-            return "nothing"
-        sure = {4: 3.0, 6: float("nan")}.get(width, rows[1] / 256)
-        return [
-            {"class": "FACE_FEMALE", "score": 0.9, "box": [0, 0, 1, 1]},
-            {"class": "BELLY_COVERED", "score": 0.8, "box": [0, 0, 1, 1]},
-            {"class": "FEET_EXPOSED", "score": sure, "box": [0, 0, 1, 1]},
-            {"class": "BELLY_EXPOSED", "score": sure / 2, "box": [0, 0, 1, 1]},
-        ]
-"""
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package nudenet that only the interpreter beside us can import."""
-    folder = tmp_path / "site" / "nudenet"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(STAND_IN)
-    (folder / "320n.onnx").write_bytes(b"a network")
-    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
-    return folder
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    return write_nudenet(tmp_path / "site")
 
 
 def picture(width, red=128):
@@ -215,7 +182,7 @@ def test_an_interpreter_without_the_package(tmp_path, monkeypatch):
 
 def test_it_ends_with_its_detector(package):
     (package / "__init__.py").write_text(
-        f"import os\nopen({str(package / 'pid')!r}, 'w').write(str(os.getpid()))\n{STAND_IN}"
+        f"import os\nopen({str(package / 'pid')!r}, 'w').write(str(os.getpid()))\n{NUDENET}"
     )
     detector = nudenet(sys.executable)
     detector([picture(8)])
