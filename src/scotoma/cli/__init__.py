@@ -27,6 +27,7 @@ VERBS = {
     "moderate": "what a classifier or another detector says of texts and dialogues",
     "detectors": "what there is to look at pictures and texts with, and how good it is on your data",
     "curate": "screen a data set: keep, drop or review by path, duplicates, contamination, a report",
+    "serve": "a generator or a chat behind a policy, over HTTP, every refusal explained",
     "policy": "what a policy does, and whether it holds together",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }

@@ -33,7 +33,7 @@ EXTRAS = {
     "audit": "scikit-learn",
     "curate": "pyarrow",
     "dialogue": "cleanlab",
-    "guard": "pydantic",
+    "guard": "fastapi",
     "http": "openai",
     "known": "imagehash",
     "lora": "peft",

@@ -43,6 +43,18 @@ def conclude(
         return Decision(stage, "allow", "clear", "", findings=findings)
     action, state, by, instead = max(rulings, key=lambda r: (STRICT.index(r.action), BEFORE.index(r.state)))
     told = sentence(stage, action, state, what(by.category), instead)
+    hit = tuple(dict.fromkeys(r.by.category for r in rulings if r.state == "hit"))
     return Decision(
-        stage, action, state, told, by.category, by.score, by.threshold, by.detector, by.identity, by.reason, findings
+        stage,
+        action,
+        state,
+        told,
+        by.category,
+        by.score,
+        by.threshold,
+        by.detector,
+        by.identity,
+        by.reason,
+        findings,
+        hits=hit,
     )

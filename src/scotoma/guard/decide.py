@@ -24,8 +24,18 @@ from scotoma import bounds
 from scotoma.detectors.contract import Unreadable
 from scotoma.errors import BoundsError, LogError, PolicyError, UsageError
 from scotoma.guard.combine import Group, conclude
-from scotoma.guard.decision import BOUNDS, NOT_LOGGED, Action, Decision, Finding, Outcome, Stage, sentence
-from scotoma.guard.drawing import Draw, draw_each, no_picture, outcome, sha256_of, undrawn
+from scotoma.guard.decision import (
+    BOUNDS,
+    NOT_LOGGED,
+    Action,
+    Decision,
+    Finding,
+    Outcome,
+    Stage,
+    sentence,
+    strictness,
+)
+from scotoma.guard.drawing import Asked, Draw, draw_each, no_picture, outcome, sha256_of, undrawn
 from scotoma.guard.eyes import Eye, load_eye, strictest
 from scotoma.guard.log import AuditLog, open_log
 from scotoma.guard.policy import identity
@@ -38,6 +48,9 @@ if TYPE_CHECKING:
     from scotoma.erasure.edit import Edit
     from scotoma.guard.schema import Policy
     from scotoma.models.model import Model
+
+
+Request = str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -100,24 +113,50 @@ class Guard:
 
     # ------------------------------------------------------------------------------------------------------- batches
 
-    def check_prompts(self, texts: Sequence[str], *, until: float | None = None, request: str = "") -> list[Decision]:
+    def check_prompts(
+        self, texts: Sequence[str], *, until: float | None = None, request: Request = ""
+    ) -> list[Decision]:
         """`until` (of time.monotonic): detectors are not asked after it, and what they were not asked about is refused as the
-        policy says of failures. `request` goes into the log."""
-        found = self._decide_prompts(texts, until)
-        return self._logged(found, [{"text": t, "request": request} for t in texts])
+        policy says of failures. `request` goes into the log: one for all, or one for each."""
+        found = self.decide_prompts(texts, until)
+        return self._logged(
+            found, [{"text": t, "request": r} for t, r in zip(texts, each(request, texts), strict=True)]
+        )
 
     def check_images(
-        self, pictures: Sequence[np.ndarray | Unreadable], *, until: float | None = None, request: str = ""
+        self, pictures: Sequence[np.ndarray | Unreadable], *, until: float | None = None, request: Request = ""
     ) -> list[Decision]:
         """Pictures, uint8 H W 3; Unreadable ones (detectors.image.reading.read gives both) are undecided."""
-        found = self._decide_pictures(pictures, until)
-        return self._logged(found, [{"sha256": sha256_of(p), "request": request} for p in pictures])
+        found, asked = self._decide_pictures(pictures, until), each(request, pictures)
+        return self._logged(
+            found, [{"sha256": sha256_of(p), "request": r} for p, r in zip(pictures, asked, strict=True)]
+        )
 
     def check_dialogues(
-        self, exchanges: Sequence[Exchange], *, until: float | None = None, request: str = ""
+        self, exchanges: Sequence[Exchange], *, until: float | None = None, request: Request = ""
     ) -> list[Decision]:
-        found = self._decide_dialogues(exchanges, until)
-        return self._logged(found, [{"text": e.response.text, "request": request} for e in exchanges])
+        found, asked = self._decide_dialogues(exchanges, until), each(request, exchanges)
+        return self._logged(
+            found, [{"text": e.response.text, "request": r} for e, r in zip(exchanges, asked, strict=True)]
+        )
+
+    def check_texts(
+        self, exchanges: Sequence[Exchange], *, until: float | None = None, request: Request = ""
+    ) -> list[tuple[Decision, ...]]:
+        """Texts of which nobody says what they are for: each as a prompt where the policy has rules for prompts, and as a
+        response where it has detectors for dialogue; as a prompt where it has neither. The strictest comes first."""
+        texts = [e.response.text for e in exchanges]
+        stages = []
+        if self.prompt_eyes or not self.dialogue_eyes:
+            stages.append(self.decide_prompts(texts, until))
+        if self.dialogue_eyes:
+            stages.append(self._decide_dialogues(exchanges, until))
+        found = [tuple(sorted(of, key=strictness, reverse=True)) for of in zip(*stages, strict=True)]
+        facts = [
+            {"text": t, "request": r} for t, r, of in zip(texts, each(request, texts), found, strict=True) for _ in of
+        ]
+        logged = self._logged([d for of in found for d in of], facts)
+        return [tuple(logged[i : i + len(stages)]) for i in range(0, len(logged), len(stages))]
 
     # ------------------------------------------------------------------------------------------------------- drawing
 
@@ -168,34 +207,22 @@ class Guard:
         """`generate` around anything that draws. It is not verified: that is for whoever hands it in."""
         if isinstance(prompts, str) or len(prompts) != len(seeds):
             raise UsageError(f"prompts and seeds must be lists of one length, got {len(prompts)} and {len(seeds)}")
-        asked = list(dict.fromkeys(prompts))
-        by_text = dict(zip(asked, self._decide_prompts(asked, until), strict=True))
-        first = [by_text[p] for p in prompts]
-        rows = [i for i, d in enumerate(first) if d.passes]
-        texts = [prompts[i] if (new := first[i].rewritten) is None else new for i in rows]
+        first = dict(zip(asked := list(dict.fromkeys(prompts)), self.decide_prompts(asked, until), strict=True))
+        rows = [Asked(p, int(s), first[p], request, model) for p, s in zip(prompts, seeds, strict=True)]
+        passing = [i for i, row in enumerate(rows) if row.decision.passes]
         late = until is not None and time.monotonic() > until
         got = (
-            [undrawn("the deadline had passed") for _ in rows]
+            [undrawn("the deadline had passed") for _ in passing]
             if late
-            else draw_each(draw, texts, [seeds[i] for i in rows])
+            else draw_each(draw, [rows[i].text for i in passing], [rows[i].seed for i in passing])
         )
-        drawn = dict(zip(rows, got, strict=True))
-        looked = [i for i in rows if isinstance(drawn[i], np.ndarray)]
-        seen = dict(zip(looked, self._decide_pictures([drawn[i] for i in looked], until), strict=True))  # type: ignore[misc]
-        outcomes, facts = [], []
-        for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-            decisions, made = [first[i]], drawn.get(i)
-            if isinstance(made, Decision):
-                decisions.append(made)
-            elif i in seen:
-                decisions.append(seen[i])
-            outcomes.append(outcome(int(seed), decisions, made if isinstance(made, np.ndarray) else None))
-            facts.append({"text": prompt, "seed": int(seed), "model": model, "request": request})
-        return self._logged_outcomes(outcomes, facts)
+        drawn = dict(zip(passing, got, strict=True))
+        return self.settle(rows, [drawn.get(i) for i in range(len(rows))], until=until)
 
-    # ------------------------------------------------------------------------------------------------------- deciding
+    # ------------------------------------------------------------------------------------------------------- its stages
 
-    def _decide_prompts(self, texts: Sequence[str], until: float | None) -> list[Decision]:
+    def decide_prompts(self, texts: Sequence[str], until: float | None = None) -> list[Decision]:
+        """What `guarded` does first. Nothing is logged before `settle`."""
         found = self._look_at_prompts(texts, until)
         rows = [i for i, d in enumerate(found) if d.action == "rewrite"]
         if not rows:
@@ -211,6 +238,22 @@ class Guard:
             told = f"The request was refused: a check found that it asks for {self.policy.what(found[i].category)}."
             found[i] = dataclasses.replace(found[i], action="refuse", sentence=told, reason=why)
         return found
+
+    def settle(
+        self, asked: Sequence[Asked], drawn: Sequence[np.ndarray | Decision | None], *, until: float | None = None
+    ) -> list[Outcome]:
+        """What `guarded` does last: look at what was drawn (None where the prompt was refused), write down, hand out."""
+        rows = [i for i, made in enumerate(drawn) if isinstance(made, np.ndarray)]
+        seen = dict(zip(rows, self._decide_pictures([drawn[i] for i in rows], until), strict=True))  # type: ignore[misc]
+        outcomes, facts = [], []
+        for i, (row, made) in enumerate(zip(asked, drawn, strict=True)):
+            after = made if isinstance(made, Decision) else seen.get(i)
+            decisions = [row.decision] if after is None else [row.decision, after]
+            outcomes.append(outcome(row.seed, decisions, made if isinstance(made, np.ndarray) else None))
+            facts.append({"text": row.prompt, "seed": row.seed, "model": row.model, "request": row.request})
+        return self._logged_outcomes(outcomes, facts)
+
+    # ------------------------------------------------------------------------------------------------------- deciding
 
     def _look_at_prompts(self, texts: Sequence[str], until: float | None) -> list[Decision]:
         """Without rewriting. Every reading of a text is looked at, and the strictest finding counts."""
@@ -344,6 +387,10 @@ def load_guard(policy: Policy, *, log: bool = True) -> Guard:
     if not log or policy.log is None:
         return guard
     return dataclasses.replace(guard, log=open_log(policy.log, guard.identity, os.environ))
+
+
+def each(request: Request, items: Sequence[Any]) -> Sequence[str]:
+    return [request] * len(items) if isinstance(request, str) else request
 
 
 def _exchanges(exchange: Exchange) -> list[Exchange]:

@@ -17,6 +17,10 @@ STRICT: tuple[Action, ...] = ("allow", "review", "rewrite", "blur", "refuse")  #
 BEFORE: tuple[State, ...] = ("clear", "undecided", "failure", "hit")  # of two that do the same, the later is told
 
 
+class Unavailable(Exception):
+    """Who should look or draw is not there at the moment; the message says who and why, and has no word of what was asked."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What one detector says of one category: a hit where the score is at or above the threshold. `detector` is the name on its
@@ -50,10 +54,16 @@ class Decision:
     reason: str = ""
     findings: tuple[Finding, ...] = ()
     rewritten: str | None = field(default=None, repr=False)  # what is drawn in place of the prompt
+    hits: tuple[str, ...] = ()  # categories that enough detectors found
 
     @property
     def passes(self) -> bool:
         return self.action != "refuse"
+
+
+def strictness(decision: Decision) -> tuple[int, int]:
+    """Of two Decisions on one item, the greater is the one that is told."""
+    return STRICT.index(decision.action), BEFORE.index(decision.state)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scotoma.detectors.contract import Unreadable
 from scotoma.guard.blur import blur
-from scotoma.guard.decision import NOTHING_DRAWN, Decision, Outcome
+from scotoma.guard.decision import NOTHING_DRAWN, Decision, Outcome, Unavailable
 
+ONE_COLOUR = "what was drawn is one colour all over"
 Draw = Callable[[Sequence[str], Sequence[int]], Sequence[np.ndarray]]  # uint8 H W 3 each
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt and a seed, what was decided of the prompt, and what the log has beside it."""
+
+    prompt: str
+    seed: int
+    decision: Decision
+    request: str = ""
+    model: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is drawn."""
+        return self.prompt if self.decision.rewritten is None else self.decision.rewritten
 
 
 def draw_each(draw: Draw, texts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray | Decision]:
@@ -23,6 +41,8 @@ def draw_each(draw: Draw, texts: Sequence[str], seeds: Sequence[int]) -> list[np
         pictures = list(draw(texts, seeds))
         if len(pictures) != len(texts):
             raise ValueError(f"{len(pictures)} pictures for {len(texts)} prompts")
+    except Unavailable as e:
+        return [undrawn(str(e)) for _ in texts]
     except Exception as e:  # noqa: BLE001 (one that cannot be drawn must not take the others with it)
         if len(texts) == 1:
             return [undrawn(f"drawing raised {type(e).__name__}")]
@@ -37,7 +57,7 @@ def no_picture(picture: Any, *, blank: bool = False) -> str:
     if not picture.size:
         return "this picture has no pixels"
     if not blank and (picture == picture[0, 0]).all():
-        return "what was drawn is one colour all over"
+        return ONE_COLOUR
     return ""
 
 

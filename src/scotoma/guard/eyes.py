@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from scotoma.detectors.contract import FLAGGED, Detector
 from scotoma.detectors.registry import load_detector, read_lists
 from scotoma.errors import PolicyError, UsageError, unknown_name
-from scotoma.guard.decision import Finding
+from scotoma.guard.decision import Finding, Unavailable
 from scotoma.records import Verdict
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ def _near(findings: Sequence[Finding]) -> bool:
 
 def _where(error: Exception) -> str:
     """What was raised and where; not its message, which may repeat what it was shown."""
+    if isinstance(error, Unavailable):
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"it raised {type(error).__name__}{place}"

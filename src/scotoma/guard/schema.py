@@ -220,6 +220,8 @@ class Limits(Strict):
     """Of one request."""
     deadline_seconds: Seconds = 60.0
     """From a request to its answer; what has not been decided by then is refused."""
+    detector_seconds: Seconds = 20.0
+    """For one look of one detector, as a server has it; one that takes longer has failed, and is started again."""
 
 
 def _empty(value: Any) -> Any:

@@ -1,0 +1,101 @@
+"""Processes beside the server: they answer, die, hang, come back, and end with it. Each costs a second, so each does several things."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import process_cases
+import pytest
+
+from scotoma.errors import ForbiddenModelError, UsageError
+from scotoma.guard.decision import Unavailable
+from scotoma.guard.process import Process, Refused
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    (tmp_path / "mark").write_text("one")
+    return tmp_path / "mark"
+
+
+@pytest.fixture
+def helper(mark: Path) -> Iterator[Process]:
+    process = Process("the helper", process_cases.helper, (str(mark),))
+    assert process.start() == "here"
+    yield process
+    process.stop()
+    assert not process.up and process.restarts < 9
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_it_answers_dies_and_comes_back(helper: Process, mark: Path) -> None:
+    first = helper.call("pid", seconds=30)
+    assert first == helper.pid != os.getpid() and helper.reason == ""
+    big = np.arange(3_000_000, dtype=np.uint8)
+    assert (helper.call("echo", big, seconds=30) == big).all()
+    with pytest.raises(Refused, match="the helper: answering raises raised ValueError$"):
+        helper.call("raises", "a secret", seconds=30)
+    with pytest.raises(Unavailable, match="the helper has died, and is being started again"):
+        helper.call("die", seconds=30)
+    with pytest.raises(Unavailable):
+        helper.call("pid", seconds=30)
+    assert 1 <= helper.retry_after <= 30
+    until(lambda: helper.up)
+    assert helper.call("pid", seconds=30) != first and helper.restarts == 1
+    mark.write_text("another")
+    os.kill(helper.pid, signal.SIGKILL)
+    until(lambda: "came back as something else" in helper.reason)
+    with pytest.raises(Unavailable, match="cannot be started again"):
+        helper.call("pid", seconds=30)
+    mark.write_text("one")
+    until(lambda: helper.up)
+
+
+def test_it_hangs_and_is_ended(helper: Process) -> None:
+    """Asleep, and stopped in the middle of reading what is larger than a pipe holds."""
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        helper.call("slow", 60, seconds=0.3)
+    assert time.monotonic() - begun < 20
+    until(lambda: helper.up)
+    os.kill(helper.pid, signal.SIGSTOP)
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        helper.call("echo", np.zeros(3_000_000, np.uint8), seconds=0.3)
+    until(lambda: helper.up)
+    assert helper.call("slow", 0, seconds=30) == "awake"
+    os.kill(helper.pid, signal.SIGTERM)  # a service manager's, which the server answers
+    os.kill(helper.pid, signal.SIGINT)
+    assert helper.call("slow", 0.2, seconds=30) == "awake"
+
+
+@pytest.mark.parametrize(
+    "make, kind, told",
+    [
+        (process_cases.forbidden, ForbiddenModelError, "^the policy says no$"),
+        (process_cases.odd, UsageError, "the helper does not start: RuntimeError: no such device"),
+        (process_cases.dies, UsageError, r"the helper died while it started \(exit code 3\)"),
+    ],
+)
+def test_it_does_not_start(make: Callable, kind: type[Exception], told: str) -> None:
+    process = Process("the helper", make)
+    with pytest.raises(kind, match=told):
+        process.start()
+    process.stop()
+
+
+def test_before_it_is_started() -> None:
+    process = Process("the helper", process_cases.helper, ("",))
+    with pytest.raises(Unavailable, match="has not been started"):
+        process.call("pid", seconds=1)
+    process.stop()
