@@ -1,5 +1,6 @@
 """Screen a data set: what to keep, drop and look at first. Example: scotoma curate pictures/ --detector zoo-standins --out curated/
 
+    scotoma curate pictures/ --policy policy.yaml --out curated/       the detectors, thresholds and actions of a policy
     scotoma curate laion/ --detector mhsc,weights=mhsc.safetensors,clip=./clip-vit-large-patch14 --out curated/
     scotoma curate shards/ --detector open-nsfw --detector word-list,words=words.json \\
         --drop sexual --review sexual=0.2 --review word-list:violent --combine 1 --out curated/
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "lists them)",
     )
     parser.add_argument(
+        "--policy",
+        metavar="FILE",
+        help="a policy, or one that ships by its name, in place of --detector, --drop, --review and --combine: what it refuses, "
+        "blurs or rewrites is dropped, its rules for prompts look at the captions",
+    )
+    parser.add_argument(
         "--drop",
         action="append",
         default=[],
@@ -56,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--combine",
-        default="any",
         metavar="any|all|K",
         help="how many detectors of a category have to flag (default any)",
     )
@@ -87,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"--workers must be 1 or more, got {args.workers}")
-    detectors = _detectors(args.detector)
-    rules = _rules(args, detectors)
+    detectors, rules = _asked(args)
     with progress("curate") as bar:
         summary = curate(
             args.source,
@@ -136,11 +141,30 @@ def _print(summary: Mapping[str, Any]) -> None:
         print(f"{counts['bounds']:,} captions are refused by the bounds: read the report before you do anything else")
 
 
+def _asked(args: argparse.Namespace) -> tuple[Sequence[Detector], Rules]:
+    from scotoma.errors import UsageError
+
+    if args.policy is None:
+        detectors = _detectors(args.detector)
+        return detectors, _rules(args, detectors)
+    if args.detector or args.drop or args.review or args.combine is not None:
+        raise UsageError(
+            "--policy says who looks and what is dropped; leave --detector, --drop, --review and --combine out"
+        )
+    from scotoma.guard.elsewhere import policy_detectors
+    from scotoma.guard.policy import load_policy
+
+    found = policy_detectors(load_policy(args.policy))
+    if not found.detectors:
+        raise UsageError(f"the policy {args.policy} has no detectors for prompts or pictures; give it some")
+    return found.detectors, found.rules
+
+
 def _detectors(given: Sequence[str]) -> list[Detector]:
     from scotoma.errors import UsageError
 
     if not given:
-        raise UsageError("curate needs a detector: --detector NAME; scotoma detectors lists them")
+        raise UsageError("curate needs a detector: --detector NAME (scotoma detectors lists them), or --policy FILE")
     return [specs.detector(text) for text in given]
 
 
@@ -156,9 +180,11 @@ def _rules(args: argparse.Namespace, detectors: Sequence[Detector]) -> Rules:
     return Rules(tuple(drop), tuple(review), _combine(args.combine))
 
 
-def _combine(text: str) -> Combine:
+def _combine(text: str | None) -> Combine:
     from scotoma.errors import UsageError
 
+    if text is None:
+        return "any"
     if text in ("any", "all"):
         return text  # type: ignore[return-value]
     if not text.isascii() or not text.isdigit():

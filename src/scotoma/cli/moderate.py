@@ -2,11 +2,13 @@
 
     scotoma moderate --with student/ < lines.txt                       a text a line, from stdin
     scotoma moderate --detector word-list,words=words.json chats.csv
+    scotoma moderate --policy policy.yaml chats.jsonl                  what the policy decides, and its sentence
     cat chats.jsonl | scotoma moderate --with student/ --jsonl         a dialogue a line, from stdin
 
 One JSON line for each item on stdout, in order: its id, and for each category the verdict: score and label (flagged or clear), or
 undecided with the reason. Texts are not repeated. Dialogues give one item for each response, with the turns before it; a plain text
-is judged alone. Exit code 0 whatever is found.
+is judged alone. Exit code 0 whatever is found. With --policy a line has the policy's action, state, category and sentence, and its
+findings; its rules for prompts and its detectors of dialogue both look, and its audit log is not written.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector", metavar="NAME[,OPTION=VALUE]", help="any detector of texts (scotoma detectors lists them)"
     )
+    parser.add_argument("--policy", metavar="FILE", help="a policy, or one that ships by its name")
     parser.add_argument("--jsonl", action="store_true", help="stdin holds a dialogue a line")
     parser.add_argument("--context-turns", type=int, default=1, metavar="N", help="turns before a response (default 1)")
     parser.add_argument("--speaker", default="assistant", help="whose responses are judged (default assistant)")
@@ -48,14 +51,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    detector = _detector(args)
+    judge = _judge(args)
     items = _items(args)
     while part := list(itertools.islice(items, AT_ONCE)):
-        verdicts = detector([shown for _, shown in part])
-        for i, (name, _) in enumerate(part):
-            row = {category: _row(v[i]) for category, v in verdicts.items()}
-            print(json.dumps({"id": name, "verdicts": row}), flush=i == len(part) - 1)
+        for (name, _), told in zip(part, judge([shown for _, shown in part]), strict=True):
+            print(json.dumps({"id": name, **told}))
+        sys.stdout.flush()
     return 0
+
+
+def _judge(args: argparse.Namespace) -> Callable[[Sequence[str | Exchange]], list[dict[str, Any]]]:
+    """What a line says of each item, without its id."""
+    if args.policy is not None:
+        return _by_policy(args)
+    detector = _detector(args)
+
+    def judged(shown: Sequence[str | Exchange]) -> list[dict[str, Any]]:
+        verdicts = detector(shown)
+        return [{"verdicts": {c: _row(v[i]) for c, v in verdicts.items()}} for i in range(len(shown))]
+
+    return judged
+
+
+def _by_policy(args: argparse.Namespace) -> Callable[[Sequence[str | Exchange]], list[dict[str, Any]]]:
+    from scotoma.errors import UsageError
+    from scotoma.guard.decide import load_guard
+    from scotoma.guard.policy import load_policy
+    from scotoma.records import Exchange, Turn
+
+    if args.student or args.detector:
+        raise UsageError("--policy says who looks; leave --with and --detector out")
+    guard = load_guard(load_policy(args.policy), log=False)
+    if not guard.prompt_eyes and not guard.dialogue_eyes:
+        raise UsageError(f"the policy {args.policy} has no detectors for prompts or dialogue; give it some")
+
+    def judged(shown: Sequence[str | Exchange]) -> list[dict[str, Any]]:
+        exchanges = [Exchange(Turn("", s)) if isinstance(s, str) else s for s in shown]
+        out = []
+        for decisions in guard.check_texts(exchanges):
+            first = decisions[0]  # the strictest
+            findings = [_row(f) for d in decisions for f in d.findings]
+            told = {"action": first.action, "state": first.state, "stage": first.stage, "category": first.category}
+            out.append({**told, "sentence": first.sentence, "findings": findings})
+        return out
+
+    return judged
 
 
 def _row(verdict: Any) -> dict[str, Any]:
@@ -68,7 +108,9 @@ def _detector(args: argparse.Namespace) -> Detector:
     from scotoma.errors import UsageError
 
     if bool(args.student) == bool(args.detector):
-        raise UsageError("moderate needs a student (--with FOLDER) or a detector (--detector NAME)")
+        raise UsageError(
+            "moderate needs a student (--with FOLDER), a detector (--detector NAME) or a policy (--policy FILE)"
+        )
     if args.student:
         return load_student(args.student, onnx=args.onnx or args.int8, int8=args.int8, threads=args.threads)
     name = args.detector.split(",")[0]

@@ -118,11 +118,13 @@ def look(batch: Sequence[Seen], detectors: Sequence[Detector]) -> list[dict[str,
 
 @dataclass(frozen=True)
 class Rule:
-    """Scores at or above `threshold` flag, or at or above the detector's own. `detector` "": every one that has the category."""
+    """Scores at or above `threshold` flag, or at or above the detector's own. `detector` "": every one that has the category;
+    `kind`: of those, the ones that look at pictures, or at captions."""
 
     category: str
     threshold: float | None = None
     detector: str = ""
+    kind: Literal["", "image", "text"] = ""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,9 @@ def checks(rules: Rules, cards: Sequence[Card]) -> tuple[Check, ...]:
             elif rule.category not in known:
                 raise unknown_name("category", rule.category, known)
             for kind in ("image", "text"):
-                members = [m for card in asked if card.kind == kind and (m := _member(card, rule))]
+                members = [
+                    m for card in asked if card.kind == kind and rule.kind in ("", kind) and (m := _member(card, rule))
+                ]
                 if members:
                     k = {"any": 1, "all": len(members)}.get(str(rules.combine), rules.combine)
                     out.append(Check(action, rule.category, tuple(members), min(int(k), len(members))))
