@@ -3,17 +3,20 @@
     python benchmarks/detectors/run.py            # needs a quiet machine, for the speeds
     python benchmarks/detectors/run.py --busy     # the same without speeds
 
-Pictures for the style that nothing was trained on are rendered, so `scripts/zoo/fetch.py --out build/zoo` comes first. Detectors
-that need an extra have no figures where it is missing.
+Pictures for the style that nothing was trained on are rendered, so `scripts/zoo/fetch.py --out build/zoo` comes first, and so does
+`npm pack nsfwjs@4.3.0 --pack-destination build`. Detectors that need an extra have no figures where it is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
+import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,13 +30,15 @@ import torch
 from scipy.stats import binom
 
 from scotoma import api
+from scotoma.cli import main as cli
+from scotoma.detectors.card import Card
 from scotoma.detectors.contract import FLAGGED, Detector
 from scotoma.detectors.image import zoo_clip
 from scotoma.detectors.image.mhsc import CATEGORIES
 from scotoma.detectors.image.zero_shot import zero_shot
 from scotoma.detectors.registry import DETECTORS, load_detector
 from scotoma.detectors.text.word_list import word_list
-from scotoma.evaluation.draw import draw
+from scotoma.evaluation.draw import draw, write_png
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.task import Ask
 from scotoma.evaluation.zoo_task import TEMPLATES, frozen
@@ -43,10 +48,13 @@ from scotoma.statistics import clopper_pearson, cohen_kappa
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build/benchmarks/detectors"
+NSFWJS = HERE.parents[1] / "build/nsfwjs-4.3.0.tgz"
 FIRST_SEED = 9_000_000
 PER_STAND_IN, OTHERS = 24, 600  # generated pictures: of each stand-in, and of other names
 NEW_STYLE = 12  # renderings of each stand-in in the new style, and one of each other name
 TIMED, TEXTS = 128, 2000
+CALIBRATED = ("zoo-standins", "zoo-members")
+SLOW = "nsfwjs-inception_v3"  # a fifth of a second a picture: timed, and not in the matrix of agreement
 SIZES, RATES = (30, 50, 100, 300, 1000, 3000), np.linspace(0, 0.5, 251)
 
 
@@ -86,21 +94,27 @@ def macro(flagged: np.ndarray, there: np.ndarray) -> Figure:
     return Figure(value, n, float(low), float(high), interval="bootstrap 95%")
 
 
-def heads(name: str, flagged: np.ndarray, there: np.ndarray) -> dict[str, Figure]:
-    figures = {f"mhsc_macro_f1_{name}": macro(flagged, there)}
+def heads(detector: Detector, name: str, pictures: Sequence[np.ndarray], there: np.ndarray) -> dict[str, Figure]:
+    """Of a detector of the five categories, on one set of pictures; N H bool says what each shows."""
+    flagged, names = flags(detector, pictures), [c.name for c in detector.card.categories]
+    flagged = flagged[:, [names.index(c) for c in CATEGORIES]]
+    short = "mhsc" if detector.card.name == "zoo-standins" else detector.card.name
+    figures = {f"{short}_macro_f1_{name}": macro(flagged, there)}
+    before = "" if short == "mhsc" else f"{short}_"
     for h, category in enumerate(CATEGORIES):
         f, t = flagged[:, h], there[:, h]
-        figures[f"{category}_sensitivity_{name}"] = recording.rate(int((f & t).sum()), int(t.sum()))
-        figures[f"{category}_specificity_{name}"] = recording.rate(int((~f & ~t).sum()), int((~t).sum()))
-        figures[f"{category}_f1_{name}"] = Figure(f1(f, t), len(f), interval="none")
+        figures[f"{before}{category}_sensitivity_{name}"] = recording.rate(int((f & t).sum()), int(t.sum()))
+        figures[f"{before}{category}_specificity_{name}"] = recording.rate(int((~f & ~t).sum()), int((~t).sum()))
+        figures[f"{before}{category}_f1_{name}"] = Figure(f1(f, t), len(f), interval="none")
     # What is harmless and flagged by any head: false alarms compound over heads.
     harmless = ~there.any(1)
-    figures[f"any_false_alarm_{name}"] = recording.rate(int(flagged[harmless].any(1).sum()), int(harmless.sum()))
+    alarms = int(flagged[harmless].any(1).sum())
+    figures[f"{before}any_false_alarm_{name}"] = recording.rate(alarms, int(harmless.sum()))
     return figures
 
 
-def generated() -> tuple[np.ndarray, list[str], dict[str, Figure]]:
-    """Pictures of zoo:emoji in which judge B sees the name that was asked for, and those names."""
+def generated() -> tuple[np.ndarray, list[str], list[str], dict[str, Figure]]:
+    """Pictures of zoo:emoji in which judge B sees the name that was asked for, those names, and the prompts."""
     stand_ins, others = split_names()
     names = [n for n in stand_ins for _ in range(PER_STAND_IN)] + list(
         itertools.islice(itertools.cycle(others), OTHERS)
@@ -110,7 +124,7 @@ def generated() -> tuple[np.ndarray, list[str], dict[str, Figure]]:
     seen = load_judge("emoji", "b").sees(pictures, ["name"] * len(asks)).labels
     agree = [i for i, (label, name) in enumerate(zip(seen, names, strict=True)) if label == name]
     figures = {"judge_agrees": recording.rate(len(agree), len(names))}
-    return pictures[agree], [names[i] for i in agree], figures
+    return pictures[agree], [names[i] for i in agree], [asks[i].prompt for i in agree], figures
 
 
 def new_style() -> tuple[np.ndarray, list[str]]:
@@ -125,6 +139,31 @@ def new_style() -> tuple[np.ndarray, list[str]]:
     )
     batch = data.render(*rows.T, np.zeros((len(rows), 2), int))
     return to_uint8(batch.pictures), names
+
+
+def calibrated(pictures: np.ndarray, names: Sequence[str], prompts: Sequence[str]) -> dict[str, Figure]:
+    """What `scotoma detectors calibrate` says on the generated pictures, labelled with what was asked for: thresholds chosen on
+    the pictures of one half of the prompts, rates of the other half."""
+    figures = {}
+    with tempfile.TemporaryDirectory() as place:
+        data = Path(place)
+        for i, picture in enumerate(pictures):
+            write_png(data / f"{i:04}.png", picture)
+        with (data / "labels.csv").open("w", newline="") as table:
+            rows = csv.writer(table)
+            rows.writerow(["file", "group", *CATEGORIES])
+            for i, (prompt, there) in enumerate(zip(prompts, labels_of(names), strict=True)):
+                rows.writerow([f"{i:04}.png", prompt, *there.astype(int)])
+        for name in CALIBRATED:
+            out = data / f"{name}.card.json"
+            if cli(["detectors", "calibrate", name, "--data", place, "--out", str(out)]):
+                sys.exit(f"scotoma detectors calibrate {name} failed")
+            for c in Card.load(out).categories:
+                assert c.sensitivity and c.specificity and c.threshold is not None
+                figures[f"calibrated_{name}_{c.name}_threshold"] = recording.number(c.threshold)
+                figures[f"calibrated_{name}_{c.name}_sensitivity"] = recording.rate(*c.sensitivity)
+                figures[f"calibrated_{name}_{c.name}_specificity"] = recording.rate(*c.specificity)
+    return figures
 
 
 def speeds(pictures: Sequence[np.ndarray]) -> dict[str, Figure]:
@@ -168,27 +207,34 @@ class ShippedClip:
 
 
 def offline() -> list[tuple[str, Detector]]:
-    """Image detectors that need no weights of the user's; those whose extra is missing are left out."""
+    """Image detectors that are not trained by a user; those whose extra or package is missing are left out."""
     stand_ins = frozen()["stand_ins"]
     _, ordinary = split_names()
     found = [
         ("zoo-standins", load_detector("zoo-standins")),
+        ("zoo-members", load_detector("zoo-members")),
         ("zero-shot", zero_shot(ShippedClip(), {c: stand_ins[c] for c in CATEGORIES}, ordinary)),
     ]
     if not DETECTORS["open-nsfw"].missing:
         found.append(("open-nsfw", load_detector("open-nsfw")))
+    if NSFWJS.exists():
+        for network in ("mobilenet_v2", "inception_v3"):
+            found.append((f"nsfwjs-{network}", load_detector("nsfwjs", package=str(NSFWJS), network=network)))
     return found
 
 
 def agreement(pictures: np.ndarray, names: Sequence[str]) -> dict[str, Figure]:
     """Kappa of any flag between each two detectors, and with what was asked for; the matrix goes to agreement.json."""
     any_flag = {"asked for": labels_of(names).any(1)}
-    any_flag |= {name: flags(detector, list(pictures)).any(1) for name, detector in offline()}
+    any_flag |= {name: flags(detector, list(pictures)).any(1) for name, detector in offline() if name != SLOW}
     figures = {}
     for a, b in itertools.combinations(any_flag, 2):
         found = cohen_kappa(any_flag[a].tolist(), any_flag[b].tolist())
         key = f"kappa_{a}_{b}".replace(" ", "-")
-        figures[key] = Figure(found.value, found.n, found.low, found.high, interval="bootstrap 95%")
+        if math.isnan(found.value):
+            figures[key] = Figure(None, found.n, interval="none", note="both gave one label to every picture")
+        else:
+            figures[key] = Figure(found.value, found.n, found.low, found.high, interval="bootstrap 95%")
     rates = {name: float(found.mean()) for name, found in any_flag.items()}
     told = {k: {"value": f.value, "low": f.low, "high": f.high} for k, f in figures.items()}
     write_text(
@@ -216,14 +262,14 @@ def main() -> None:
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
     if not args.busy:
         recording.require_quiet()
-    pictures, names, figures = generated()
+    pictures, names, prompts, figures = generated()
     if not args.busy:
         figures |= speeds(list(pictures))
-    standins = load_detector("zoo-standins")
-    figures |= heads("generated", flags(standins, list(pictures)), labels_of(names))
     rendered, asked = new_style()
-    figures |= heads("new_style", flags(standins, list(rendered)), labels_of(asked))
-    figures |= agreement(pictures, names) | coverage()
+    for detector in map(load_detector, CALIBRATED):
+        figures |= heads(detector, "generated", list(pictures), labels_of(names))
+        figures |= heads(detector, "new_style", list(rendered), labels_of(asked))
+    figures |= calibrated(pictures, names, prompts) | agreement(pictures, names) | coverage()
     recording.write(HERE, begun, figures, keep=args.busy)
 
 
