@@ -3,6 +3,7 @@
     scotoma audit zoo:emoji erased=zoo:emoji+dagger.safetensors --out run/
     scotoma audit ./my-sd15 --prompts users=prompts.csv --prompts control=captions.txt \\
         --detector mhsc,weights=mhsc.safetensors,clip=./clip-vit-large-patch14 --out run/
+    scotoma audit zoo:emoji served/ --policy policy/zoo --out run/     the last one behind a policy as well, layer by layer
     scotoma audit plan --rate 0.01 --width 0.01            how many prompts an interval of that width needs
     scotoma audit typology run/                            clusters of what was flagged, and a coding sheet
     scotoma audit typology run/ --codes coding_sheet.csv   categories and agreement of the raters
@@ -24,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.cli import looking, measuring, source, specs
+from scotoma.cli import behind, looking, measuring, source, specs
 from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the zoo's CLIP; metrics and exposure: for the zoo's models alone)",
     )
     measuring.add_arguments(parser)
+    behind.add_arguments(parser)
     source.add_arguments(parser)
 
 
@@ -130,17 +132,18 @@ def _audit(args: argparse.Namespace) -> int:
     limits = gate.parse(args.fail_above)
     targets = [_target(text, args) for text in args.what]
     emoji = any(split_name(text)[1].startswith("zoo:emoji") for text in args.what)
-    sets, detectors = _prompts(args.prompts, emoji), _detectors(args.detector, emoji)
+    sets, detectors = _prompts(args.prompts, emoji), _detectors(args.detector, emoji, args.policy)
+    more = behind.behind(args, [t.name for t in targets], [d.card.name for d in detectors])
     with progress("audit") as bar:
         made, summary = audit(
             args.out,
-            targets,
+            [*targets, *more.targets],
             sets,
-            detectors,
+            [*detectors, *more.detectors],
             seeds=args.seeds,
             first_seed=args.first_seed,
             again=args.again,
-            mitigations=_mitigations(args.mitigation),
+            mitigations=[*_mitigations(args.mitigation), *more.mitigations],
             limits=limits,
             command=args.command,
             given=looking.given(args),
@@ -232,10 +235,12 @@ def _prompts(given: Sequence[str], emoji: bool) -> list[PromptSet]:
     return out
 
 
-def _detectors(given: Sequence[str], emoji: bool) -> list[Detector]:
+def _detectors(given: Sequence[str], emoji: bool, policy: str | None) -> list[Detector]:
     from scotoma.errors import UsageError
 
     if not given and not emoji:
+        if policy is not None:
+            return []
         raise UsageError("an audit needs a detector: --detector NAME; scotoma detectors lists them")
     return [specs.detector(text) for text in given or ZOO_DETECTORS]
 

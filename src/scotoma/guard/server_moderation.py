@@ -43,7 +43,9 @@ def moderated(guard: Guard, decisions: Sequence[tuple[Decision, str]]) -> dict[s
             unsure |= set(guard.policy.categories)
     return {
         "flagged": any(d.state != "clear" for d, _ in decisions),
-        "categories": {c: c in hits for c in (*guard.policy.categories, "bounds") if c in hits | unsure | looked.keys()},
+        "categories": {
+            c: c in hits for c in (*guard.policy.categories, "bounds") if c in hits | unsure | looked.keys()
+        },
         "category_scores": scores,
         "category_applied_input_types": looked,
         "undecided": sorted(unsure),
