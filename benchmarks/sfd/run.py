@@ -1,7 +1,7 @@
 """SFD on zoo:fashion-mnist: what is forgotten, what it costs, how fast; beside baselines and ablations.
 
-    python benchmarks/sfd/run.py                 # the core figures, then the table of baselines and ablations
-    python benchmarks/sfd/run.py --only core     # or --only table: one of them, for the same results file
+    python benchmarks/sfd/run.py                 # core figures, table of baselines and ablations, race of the two loops
+    python benchmarks/sfd/run.py --only core     # or table, or race: one part, for the same results file
     python benchmarks/sfd/run.py --timings       # the timings alone, for the same results file; needs a quiet machine
     python benchmarks/sfd/run.py --full          # every pair and five seeds
 
@@ -51,6 +51,7 @@ CACHE = HERE.parents[1] / "build/benchmarks/sfd"
 FIRST_SEED = 5_000_000
 GUIDED = 2.0
 SWEEP = (5e-5, 1e-4, 2e-4)  # learning rates of the student, a third of the score's
+RACE = 300  # iterations of each of its runs
 STEPS = (5, 25, 50)  # of a student that is sampled in many steps after all
 FORGET, KEPT = 750, 334  # pictures of the forgotten class, and of each kept one
 CONFIG = SFDConfig()  # chosen by tune.py: results/tuning.json
@@ -77,12 +78,14 @@ class Task:
 @dataclass(frozen=True)
 class Measured:
     """What judge B saw of one model for one task: hits as N bool, and the FID of what is kept. `alternative` is `right` where
-    the alternative itself was asked for, which is the most that `redirected` can come to."""
+    the alternative itself was asked for, which is the most that `redirected` can come to; `other` whether it is not taken for
+    the concept there (for the mixture: where any kept class was asked for), which is the most for `gone`."""
 
     gone: np.ndarray
     redirected: np.ndarray
     right: np.ndarray
     alternative: np.ndarray
+    other: np.ndarray
     fid: float
 
 
@@ -105,14 +108,14 @@ def measure(model: Model, task: Task, guidance: float = 1.0) -> Measured:
         labels[forget] == task.instead,
         right[~forget],
         right[wanted == task.instead],
+        labels[wanted == task.instead if task.instead else ~forget] != task.concept,
         fid(moments(seen.features[~forget]), (real.mean, real.cov)),
     )
 
 
-def many_steps(student: Model, base: Model, task: Task, guidance: float, steps: int, count: int = FORGET) -> np.ndarray:
-    """Count bool: judge B no longer sees the class, the student sampled in `steps` steps."""
+def many_steps(many: Model, task: Task, guidance: float, steps: int, count: int = FORGET) -> np.ndarray:
+    """Count bool: judge B no longer sees the class, a student under a scheduler of `steps` steps."""
     prompts, seeds = [task.concept] * count, [FIRST_SEED + 50_000 + i for i in range(count)]
-    many = as_multistep(student, base)
     pictures = sample(many, prompts, seeds, guidance=guidance, steps=steps, scheduler="ddim", batch_size=128)
     return np.array(load_judge("fashion", "b").sees(pictures, ["name"] * count).labels) != task.concept
 
@@ -143,6 +146,7 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
     found: list[tuple[Task, Measured, Measured, Measured]] = []
     multi: dict[int, list[np.ndarray]] = {n: [] for n in STEPS}
     guided: dict[int, list[np.ndarray]] = {n: [] for n in STEPS}
+    given_back: dict[int, list[np.ndarray]] = {n: [] for n in STEPS}
     plain = dataclasses.replace(CONFIG, forget_weight=0.0, forget_weight_score=0.0)
     for task in tasks:
         teacher = measure(model, task)
@@ -155,8 +159,11 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
             after, before = measure(made.model, task), measure(reference.model, task)
             found.append((task, after, before, teacher))
             for count in STEPS:
-                multi[count].append(many_steps(made.model, model, task, 1.0, count))
-                guided[count].append(many_steps(made.model, model, task, GUIDED, count, 250))
+                held = as_multistep(made.model, model)
+                multi[count].append(many_steps(held, task, 1.0, count))
+                guided[count].append(many_steps(held, task, GUIDED, count, 250))
+                back = as_multistep(made.model, model, give_time_back=True)
+                given_back[count].append(many_steps(back, task, 1.0, count, 250))
             name = f"{task.label}_seed{seed}"
             figures |= rows(name, after)
             figures[f"{name}_retained_drop"] = drop([before.right], [after.right])
@@ -176,7 +183,12 @@ def core(tasks: Sequence[Task], seeds: Sequence[int], model: Model) -> dict[str,
     figures["fashion_retained_drop_worst"] = max(
         (drop([b.right], [a.right]) for _, a, b, _ in found), key=lambda f: f.value or 0
     )
+    at_most = {task.label: share([b.other for t, _, b, _ in found if t == task]) for task in tasks}
+    figures |= {f"{label}_forgotten_at_most": figure for label, figure in at_most.items()}
+    mean = statistics.mean(f.value or 0.0 for f in at_most.values())
+    figures["fashion_forgotten_at_most"] = Figure(mean, sum(f.n for f in at_most.values()), interval="none")
     for count in STEPS:
+        figures[f"multistep_{count}_given_back_forgotten"] = share(given_back[count])
         figures[f"multistep_{count}_forgotten"] = share(multi[count])
         figures[f"multistep_{count}_guided_forgotten"] = share(guided[count])
     figures["multistep_forgotten"] = min((share(multi[n]) for n in STEPS), key=lambda f: f.value or 0)
@@ -237,7 +249,9 @@ ABLATIONS: Mapping[str, dict[str, object]] = {
     "share_samples": {"share": "samples"},
     "share_score_first": {"share": "score_first"},
     "share_nothing": {"share": "nothing"},
-    "no_other_times": {"other_times": 0.0},
+    "no_tie": {"tie": 0.0},
+    "other_times": {"other_times": 1.0},
+    "other_times_no_tie": {"other_times": 1.0, "tie": 0.0},
 }
 
 
@@ -258,9 +272,9 @@ def whole_run(task: Task, model: Model) -> dict[str, Figure]:
     return {"fashion_seconds": recording.number(made.seconds), "fashion_minutes": recording.number(made.seconds / 60)}
 
 
-def time_to_forget(task: Task, model: Model) -> dict[str, Figure]:
-    """Both loops at their own best of three learning rates: seconds of training until 98 % are forgotten and what is
-    retained is within two points of its end (judge A). Curves go to results/time_to_forget.json."""
+def race(task: Task, model: Model) -> dict[str, Figure]:
+    """Both loops at their own best of three learning rates: iterations until 98 % are forgotten and what is retained is
+    within two points of its end (judge A). Curves go to results/race.json."""
     curves: dict[str, dict[float, timing.Curve]] = {"plain": {}, "ours": {}}
     observe = arms.watch(model, task.concept, task.instead)
     t_init = model.denoiser().schedule.t_for_sigma(CONFIG.sigma_init)
@@ -274,21 +288,35 @@ def time_to_forget(task: Task, model: Model) -> dict[str, Figure]:
                 average.copy_to(student.unet)
                 return observe(0, student)
 
-            curves[name][lr] = timing.curve_of(call, see, CONFIG.iterations, every=25)
-    write_text(HERE / "results/time_to_forget.json", json.dumps(curves) + "\n")
+            curves[name][lr] = timing.curve_of(call, see, RACE, every=20)
+            print(f"{name} at {lr:g}: {timing.reached(curves[name][lr])} iterations", file=sys.stderr, flush=True)
+    write_text(HERE / "results/race.json", json.dumps(curves) + "\n")
     figures: dict[str, Figure] = {}
     for name, found in curves.items():
-        lr, seconds = timing.best(found)
+        lr, iterations = timing.best(found)
         figures[f"{name}_best_lr"] = recording.number(lr)
-        reached = Figure(None, 0, note="no run reached it") if seconds == float("inf") else recording.number(seconds)
-        figures[f"{name}_to_forget_seconds"] = reached
+        never = iterations == float("inf")
+        figures[f"{name}_to_forget_iterations"] = (
+            Figure(None, 0, note="no run reached it") if never else recording.number(iterations)
+        )
     return figures
+
+
+def seconds_to_forget(timed: Mapping[str, Figure]) -> dict[str, Figure]:
+    """The race's iterations at the seconds that an iteration takes on a quiet machine."""
+    known = json.loads((HERE / "results/latest.json").read_text())["figures"]
+    counts = {name: known.get(f"{name}_to_forget_iterations", {}).get("value") for name in ("plain", "ours")}
+    return {
+        f"{name}_to_forget_seconds": recording.number(count * (timed[f"{name}_seconds"].value or 0.0))
+        for name, count in counts.items()
+        if count is not None
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timings", action="store_true", help="the timings alone, on a quiet machine")
-    parser.add_argument("--only", choices=("core", "table"), help="one part, into the same results file")
+    parser.add_argument("--only", choices=("core", "table", "race"), help="one part, into the same results file")
     parser.add_argument("--full", action="store_true", help="every reporting pair and the mixture, five seeds")
     args = parser.parse_args()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
@@ -297,13 +325,15 @@ def main() -> None:
     tasks = [*pairs, Task(pairs[2].concept, "")] if args.full else [*pairs[:2], Task(pairs[2].concept, "")]
     if args.timings:
         recording.require_quiet()
-        recording.write(HERE, begun, speed(pairs[0], model) | whole_run(pairs[0], model), keep=True)
-        recording.write(HERE, begun, time_to_forget(pairs[0], model), keep=True)
+        timed = speed(pairs[0], model)
+        recording.write(HERE, begun, timed | seconds_to_forget(timed) | whole_run(pairs[0], model), keep=True)
         return
-    if args.only != "table":
+    if args.only in (None, "core"):
         recording.write(HERE, begun, core(tasks, range(5 if args.full else 2), model), keep=True)
-    if args.only != "core":
+    if args.only in (None, "table"):
         recording.write(HERE, begun, table(pairs[0], model), keep=True)
+    if args.only in (None, "race"):
+        recording.write(HERE, begun, race(pairs[0], model), keep=True)
     curves = {path.parent.name: json.loads(path.read_text()) for path in sorted(CACHE.glob("*/seconds.json"))}
     write_text(HERE / "results/curves.json", json.dumps(curves) + "\n")
 

@@ -86,26 +86,24 @@ def per_iteration(model: Model, concept: str, instead: str, config: SFDConfig, r
 def curve_of(
     call: Callable[[int], object], observe: Callable[[], dict[str, float]], iterations: int, every: int
 ) -> Curve:
-    """Seconds of training alone, and what is seen, every `every` iterations."""
-    rows, seconds = [], 0.0
+    """What is seen every `every` iterations."""
+    rows = []
     for step in range(iterations):
-        start = time.perf_counter()
         call(step)
-        seconds += time.perf_counter() - start
         if (step + 1) % every == 0:
-            rows.append({"step": step + 1, "seconds": seconds, **observe()})
+            rows.append({"step": step + 1, **observe()})
     return rows
 
 
 def reached(curve: Curve, forgotten: float = 0.98, within: float = 0.02) -> float:
-    """Seconds until as much is forgotten, with what is retained within `within` of the curve's end; infinite if never."""
+    """Iterations until as much is forgotten, with what is retained within `within` of the curve's end; infinite if never."""
     end = curve[-1]["retained"]
-    good = [p["seconds"] for p in curve if p["forgotten"] >= forgotten and p["retained"] >= end - within]
+    good = [p["step"] for p in curve if p["forgotten"] >= forgotten and p["retained"] >= end - within]
     return min(good, default=float("inf"))
 
 
 def best(curves: dict[float, Curve], slack: float = 0.02) -> tuple[float, float]:
-    """(learning rate, seconds to `reached`) of the fastest run whose end retains within `slack` of the best run's end."""
+    """(learning rate, iterations to `reached`) of the fastest run whose end retains within `slack` of the best run's end."""
     top = max(curve[-1]["retained"] for curve in curves.values())
     fair = {lr: reached(curve) for lr, curve in curves.items() if curve[-1]["retained"] >= top - slack}
     return min(fair.items(), key=lambda item: item[1])

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -50,8 +51,8 @@ def moved(of: sfd.Nets, seed: int = 0) -> sfd.Nets:
     return of
 
 
-def rows(model: Model, kept: int = 4, forgotten: int = 3, step: int = 0) -> Rows:
-    conditions = label_conditions(model, CONCEPT, INSTEAD)
+def rows(model: Model, instead: Sequence[str] = INSTEAD, kept: int = 4, forgotten: int = 3, step: int = 0) -> Rows:
+    conditions = label_conditions(model, CONCEPT, instead)
     times = Schedule.from_config(model.scheduler.config).time_range()
     return draw(conditions, kept, forgotten, times, model.latent_shape, seed=1, step=step)
 
@@ -110,7 +111,7 @@ def test_at_the_first_step_only_forgetting_pulls(model):
     """Score and teacher are one function: kept samples have loss 0 and a gradient of 0 up to rounding (two equal terms
     are subtracted in another order than they were made), forgotten ones have not."""
     at = nets(model)
-    config = dataclasses.replace(SMALL, other_times=0.0)
+    config = dataclasses.replace(SMALL, tie=0.0)
     drawn = rows(model)
     losses = sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
     assert losses["student"][~drawn.forgotten].eq(0).all()
@@ -127,7 +128,7 @@ def test_at_the_first_step_only_forgetting_pulls(model):
 @pytest.mark.parametrize("alpha", [1.0, 1.2])
 def test_the_students_gradient_is_that_of_the_whole_loss(model, alpha):
     """Against one backward pass through x, x_t, teacher and score, with their weights frozen."""
-    at, config = moved(nets(model)), dataclasses.replace(SMALL, alpha=alpha, other_times=0.0)
+    at, config = moved(nets(model)), dataclasses.replace(SMALL, alpha=alpha, tie=0.0)
     drawn = rows(model)
     sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=True)
     whole = copy.deepcopy(at)
@@ -166,7 +167,7 @@ def test_the_scores_gradient_does_not_reach_the_teacher_or_student(model):
 def test_diff_instruct_pulls_the_student_by_the_score_difference(model):
     """(Q - P) / w on x, with nothing through x_t: against the same product written out."""
     at = moved(nets(model))
-    config, drawn = dataclasses.replace(SMALL, gradient="diff_instruct", other_times=0.0), rows(model)
+    config, drawn = dataclasses.replace(SMALL, gradient="diff_instruct", tie=0.0), rows(model)
     sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
     found = gradient(at.student)
     sfd_losses.network(at.student).zero_grad()
@@ -211,6 +212,47 @@ def test_other_times_by_hand(model):
     expected = gradient(at.student)
     assert torch.allclose(found[1] - found[0], expected, atol=1e-4 * float(expected.abs().max()))
     assert torch.allclose(losses["other times"][drawn.forgotten], per_sample.detach(), rtol=1e-3)
+
+
+def test_the_tie_by_hand(model):
+    """What (5) adds: forget_weight x tie x the mean over forgotten of |x - x_o|^2 / w, x_o the student's own picture of the
+    alternative from the same noise, which learns nothing; w, the mean |x - P| of (2), neither."""
+    drawn, found = rows(model), []
+    for weight in (0.0, 3.0):
+        at = moved(nets(model))
+        config = dataclasses.replace(SMALL, tie=weight, forget_weight=0.5)
+        losses = sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=False)
+        found.append(gradient(at.student))
+    sfd_losses.network(at.student).zero_grad()
+    gone, total = drawn.part(drawn.forgotten), []
+    assert gone.alone.all() and not drawn.part(~drawn.forgotten).alone.any()
+    noise, start = at.noise(gone.z)
+    with torch.no_grad():
+        instead = at.student(noise, start, Cond(labels=torch.full((len(start),), 2)))
+    for x, other in zip(at.student(noise, start, Cond(labels=torch.full((len(start),), 1))), instead, strict=True):
+        i = len(total)
+        x_t = at.teacher.schedule.noisy(x[None], gone.e[[i]], gone.t[[i]])
+        w = (x - at.teacher(x_t, gone.t[[i]], gone.teacher[[i]])).abs().mean().detach()
+        total.append((x - other).square().sum() / w)
+    per_sample = torch.stack(total)
+    (0.5 * 3.0 * per_sample.mean()).backward()
+    expected = gradient(at.student)
+    assert torch.allclose(found[1] - found[0], expected, atol=1e-4 * float(expected.abs().max()))
+    assert torch.allclose(losses["tie"][drawn.forgotten], per_sample.detach(), rtol=1e-3)
+
+
+def test_nothing_is_tied_to_a_mixture_or_a_classifiers_choice(model):
+    mixture = rows(model, [""])
+    assert mixture.forgotten.any() and not mixture.alone.any()
+    for drawn, retold in ((mixture, None), (rows(model), lambda rows, _: rows.teacher)):
+        found = []
+        for weight in (0.0, 3.0):
+            at = moved(nets(model))
+            config = dataclasses.replace(SMALL, tie=weight)
+            x = at.generate(drawn.z, drawn.told)
+            sfd_losses.student_gradient(at, x, drawn, config, also_score=False, retold=retold)
+            found.append(gradient(at.student))
+        assert found[0].equal(found[1])
 
 
 def test_other_times_reach_the_whole_schedule_and_both_kinds_of_states(model):
@@ -390,6 +432,28 @@ def test_a_student_is_not_guided_but_may_be_measured_in_many_steps(edit, model):
     assert sample(many, ["class 1"], [0], guidance=2.0, steps=3, scheduler="ddim").shape[0] == 1
 
 
+def test_a_student_hears_its_own_time_alone_until_it_is_given_back(edit, model):
+    """Told another time it says the same, which the model does not; and at its own time the one call is what was trained."""
+    told = torch.tensor([1])
+    x = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(3))
+
+    def says(m, t):
+        with torch.no_grad():
+            return m.unet(x, torch.tensor([t]), class_labels=told).sample
+
+    student = edit.apply(model)
+    own = len(student.scheduler.betas) - 1
+    assert not says(model, own).equal(says(model, 10))
+    assert says(student, own).equal(says(student, 10)) and says(student, own).equal(says(student, 900))
+    held = as_multistep(student, model)
+    assert says(held, 10).equal(says(held, own))
+    back = as_multistep(student, model, give_time_back=True)
+    assert not says(back, 10).equal(says(back, own)) and says(held, 10).equal(says(held, own))
+    free = sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, hold_time=False), seed=3).apply(model)
+    assert (says(free, own) - says(student, own)).abs().max() < 1e-5
+    assert not says(free, 10).equal(says(free, own))
+
+
 def test_nothing_multi_step_builds_on_a_student(edit, model):
     with pytest.raises(StackingError):
         Edit.create(edit.apply(model), method="other", config={}, concepts=CONCEPT, instead=INSTEAD, seed=0, full={})
@@ -456,11 +520,11 @@ def test_a_classifier_may_choose_what_it_becomes(model):
     assert told.labels[~drawn.forgotten].equal(drawn.teacher.labels[~drawn.forgotten])
     with pytest.raises(UsageError, match="nobody classifies"):
         sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, alternative="classifier"))
-    config = dataclasses.replace(SMALL, alternative="classifier")
+    config = dataclasses.replace(SMALL, alternative="classifier", tie=0.0)
     with pytest.raises(UsageError, match="classifier and class 2 exclude each other"):
         sfd.run(model, CONCEPT, INSTEAD, config, classify=lambda pictures: logits)
     chosen = sfd.run(model, CONCEPT, [""], config, classify=lambda pictures: logits.expand(len(pictures), -1))
-    fixed = sfd.run(model, CONCEPT, ["class 6"], SMALL)
+    fixed = sfd.run(model, CONCEPT, ["class 6"], dataclasses.replace(config, alternative="given"))
     assert all(value.equal(fixed.tensors[name]) for name, value in chosen.tensors.items())
 
 
@@ -470,7 +534,8 @@ def test_a_classifier_may_choose_what_it_becomes(model):
         {"gradient": "diff_instruct"},
         {"ema": 0.9},
         {"precision": "bfloat16"},
-        {"other_times": 0.0},
+        {"other_times": 1.0},
+        {"tie": 0.0},
     ],
 )
 def test_every_option_makes_its_own_student(model, edit, changes):

@@ -150,7 +150,7 @@ def test_the_students_gradient_is_that_of_the_whole_guided_loss(tiny_folders, fa
     """Against one backward pass through x, x_t, both branches of teacher and score, with their weights frozen."""
     model = load(tiny_folders[family])
     conditions = text_conditions(model, Prompts(KEPT, (Forgotten("a cat", "a dog", "red cat"),)))
-    at, config = nets(model), dataclasses.replace(LIGHT, other_times=0.0)
+    at, config = nets(model), dataclasses.replace(LIGHT, tie=0.0)
     drawn = rows(model, conditions)
     sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=True)
     whole = copy.deepcopy(at)
@@ -181,18 +181,20 @@ def test_a_shared_pass_gives_the_scores_own_gradient(sd1, conditions):
 
 def test_rows_through_each_network(sd1, conditions):
     """As counted in the docstring of sfd_losses: student N, teacher and score 2 N each, one call; (4) for the F forgotten
-    2 F + 2 F more of the teacher and F of the student. Backward passes are as many as there are gradients wanted."""
+    2 F + 2 F more of the teacher and F of the student; (5) F of the student, but for the one of two whose teacher has a
+    negative prompt. Backward passes are as many as there are gradients wanted."""
     counts = {}
-    for other_times in (0.0, 1.0):
+    for tie, other_times in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0)):
         at, drawn = nets(sd1), rows(sd1, conditions, kept=5, forgotten=2)
         seen: dict[str, list[int]] = {"teacher": [], "score": [], "student": []}
         for name, calls in seen.items():
             network(getattr(at, name)).register_forward_pre_hook(lambda m, a, calls=calls: calls.append(len(a[0])))
-        config = dataclasses.replace(LIGHT, other_times=other_times)
+        config = dataclasses.replace(LIGHT, tie=tie, other_times=other_times)
         sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=True)
-        counts[other_times] = seen
-    assert counts[0.0] == {"teacher": [14], "score": [14], "student": [7]}
-    assert counts[1.0] == {"teacher": [14, 4, 4], "score": [14], "student": [7, 2]}
+        counts[tie, other_times] = seen
+    assert counts[0.0, 0.0] == {"teacher": [14], "score": [14], "student": [7]}
+    assert counts[0.0, 1.0] == {"teacher": [14, 4, 4], "score": [14], "student": [7, 2]}
+    assert counts[1.0, 0.0] == {"teacher": [14], "score": [14], "student": [7, 1]}
 
 
 @pytest.mark.parametrize(
@@ -715,7 +717,8 @@ def test_a_waiting_teacher_is_gone_between_uses(sd1, conditions):
     whole = teacher.to
     teacher.to = lambda where: moves.append(str(where)) or whole(where)
     drawn = rows(sd1, conditions)
-    sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, LIGHT, also_score=True)
+    config = dataclasses.replace(LIGHT, other_times=1.0)
+    sfd_losses.student_gradient(at, at.generate(drawn.z, drawn.told), drawn, config, also_score=True)
     assert moves == ["cpu"] * 6
 
 

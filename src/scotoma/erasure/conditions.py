@@ -33,6 +33,13 @@ class Conditions:
     null: Cond | None = None
     negatives: tuple[Cond, ...] = ()
 
+    def led_away(self, f: int) -> bool:
+        """Whether the teacher of forgotten row f is guided away from something of its own."""
+        if not self.negatives or self.null is None:
+            return False
+        own, null = self.negatives[f], self.null
+        return not (own.text is not None and null.text is not None and own.text.equal(null.text))
+
     def distilling(self) -> Conditions:
         """The same without forgetting: everything is kept."""
         everything = self.kept if self.forgotten is None else Cond.cat([self.kept, self.forgotten])
@@ -41,13 +48,15 @@ class Conditions:
 
 class Rows(NamedTuple):
     """N samples of one iteration, the kept ones first: what they are told, what their teacher is told, whether they are
-    forgotten (N bool), one over how many of their kind the iteration has (N), noise z and e (N C H W), times t (N,), and
-    two more even numbers in [0, 1) for each (N 2). For guidance: whether the score, in its own training, is told no prompt
-    (N bool), the condition of no prompt, and what the teacher is guided away from."""
+    forgotten (N bool) and become one condition alone, by that condition alone (N bool), one over how many of their kind the
+    iteration has (N), noise z and e (N C H W), times t (N,), and two more even numbers in [0, 1) for each (N 2). For
+    guidance: whether the score, in its own training, is told no prompt (N bool), the condition of no prompt, and what the
+    teacher is guided away from."""
 
     told: Cond
     teacher: Cond
     forgotten: Tensor
+    alone: Tensor
     share: Tensor
     z: Tensor
     e: Tensor
@@ -92,7 +101,7 @@ def draw(
     parts = [torch.randperm(n, generator=order).tolist() for n in counts]
     places = [torch.randperm(n, generator=order).tolist() for n in counts]
     null = conditions.null
-    told, teacher, negative, zs, es, ts, free, silent = [], [], [], [], [], [], [], []
+    told, teacher, negative, alone, zs, es, ts, free, silent = [], [], [], [], [], [], [], [], []
     rows = range(rank, sum(counts), world)
     for i in rows:
         own = torch.Generator().manual_seed(mix(seed, step, stream, i))
@@ -109,17 +118,20 @@ def draw(
             told.append(conditions.kept[turn % len(conditions.kept)])
             teacher.append(told[-1])
             negative.append(null)
+            alone.append(False)
         else:
             assert conditions.forgotten is not None
             f = turn % len(conditions.forgotten)
             told.append(conditions.forgotten[f])
             teacher.append(conditions.becomes[f][int(v * len(conditions.becomes[f]))])
             negative.append(conditions.negatives[f] if conditions.negatives else null)
+            alone.append(len(conditions.becomes[f]) == 1 and not conditions.led_away(f))
     gone = torch.tensor([i >= kept for i in rows])
     return Rows(
         Cond.cat(told),
         Cond.cat(teacher),
         gone.to(device),
+        torch.tensor(alone, device=device),
         torch.where(gone, 1 / max(counts[1], 1), 1 / kept).to(device),
         torch.stack(zs).to(device),
         torch.stack(es).to(device),

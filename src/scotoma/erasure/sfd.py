@@ -7,7 +7,7 @@ docs/paper_index.md says what is reconstructed.
 
 Three networks begin as one. The teacher stays. The student draws in one call, and learns to draw for what is kept what
 the teacher draws, and for what is forgotten what the teacher draws for its alternative. The score network follows the
-student, so that there is a gradient between the two. Equations (1) to (4), and what an iteration costs, are in
+student, so that there is a gradient between the two. Equations (1) to (5), and what an iteration costs, are in
 sfd_losses.py; conditions.py and text_conditions.py hold what the networks are told, sfd_loop.py the iterations,
 sfd_memory.py what large models can do without.
 
@@ -15,12 +15,12 @@ Labels are distilled and forgotten in one stage by default, texts in two: first 
 that was distilled before is taken (`start`), then the concept is forgotten. A text student is configured so that stock
 diffusers cannot guide it (models/student.py).
 
-Departures: (4); shared passes; times and classes are stratified over a batch, and so are samples whose score is told no
-prompt (each has the same distribution, their sum varies less); kept classes are drawn evenly instead of with a data set's
-frequencies; learning rates may fall and the average's horizon is a share of the run; dropout is off; in the second of two
-stages the teacher remains the original model (the code followed loads the score of stage one in its place, for texts too
-it stays), and the score goes on from stage one, or with a start from the teacher, as the code for texts does. A sample
-told no prompt whose score has a negative prompt trains the branch of that one.
+Departures: (5), and as an option (4); the student hears no time but its own; shared passes; times and classes are stratified
+over a batch, and so are samples whose score is told no prompt (each has the same distribution, their sum varies less); kept
+classes are drawn evenly instead of with a data set's frequencies; learning rates may fall and the average's horizon is a
+share of the run; dropout is off; in the second of two stages the teacher remains the original model (the code followed loads
+the score of stage one in its place, for texts too it stays), and the score goes on from stage one, or with a start from the
+teacher, as the code for texts does. A sample told no prompt whose score has a negative prompt trains the branch of that one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from scotoma.models import load as models_load
 from scotoma.models.denoiser import Cond
 from scotoma.models.folders import ZOO_PREFIX, zoo_names
 from scotoma.models.model import Model
-from scotoma.models.student import GUIDANCE_WEIGHT, SCHEDULER, as_student, one_step, scheduler_config
+from scotoma.models.student import GUIDANCE_WEIGHT, SCHEDULER, as_student, hold_time, one_step, scheduler_config
 from scotoma.records import Concept
 
 Observe = Callable[[int, Model], Mapping[str, float]]
@@ -114,6 +114,8 @@ def run(
     configs = {"scheduler": (SCHEDULER, scheduler_config(model.scheduler, loop.nets.t_init))} if student else {}
     if student:
         average.copy_to(kept)
+        if config.hold_time:
+            hold_time(kept, loop.nets.t_init)
     now = {name: value.detach().to(model.dtype) for name, value in kept.state_dict().items()}
     before = model.unet.state_dict()
     added = {f"unet.{name}": value for name, value in now.items() if name not in before}  # the guidance's, of texts

@@ -46,8 +46,18 @@ class SFDConfig:
             "then the score's, noised anew; score_first: the reverse, which is biased; nothing: as published"
         },
     )
+    tie: float = field(
+        default=0.2,
+        metadata={
+            "help": "weight with which a forgotten sample is drawn to what the student draws for its one alternative"
+        },
+    )
+    hold_time: bool = field(
+        default=True,
+        metadata={"help": "the student hears its own time whatever it is told, for samplers of many steps"},
+    )
     other_times: float = field(
-        default=1.0, metadata={"help": "weight of forgetting at other times than the student's own; 0: not trained"}
+        default=0.0, metadata={"help": "weight of forgetting at other times than the student's own as well"}
     )
     lr: float = field(default=1e-4, metadata={"help": "learning rate of the student"})
     lr_score: float = field(default=3e-4, metadata={"help": "learning rate of the score"})
@@ -141,7 +151,15 @@ class SFDConfig:
 
         for name in ("iterations", "kept", "forgotten", "warmup", "distil_iterations"):
             require(getattr(self, name) >= 1, name, "1 or more")
-        for name in ("minutes", "at_once", "forget_weight", "forget_weight_score", "other_times", "observe_every"):
+        for name in (
+            "minutes",
+            "at_once",
+            "forget_weight",
+            "forget_weight_score",
+            "tie",
+            "other_times",
+            "observe_every",
+        ):
             require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
         for name in ("guidance_training", "guidance_score", "guidance_teacher", "patience", "score_rank"):
             require(0 <= getattr(self, name) < float("inf"), name, "0 or more")

@@ -31,9 +31,10 @@ gradient of the input is another F and one of the weights too, (2) and (3) cost 
     unguided     1 + 2      1 + 1            1 + 1 + 2             9     11, and as many forgotten as kept samples
     guided       1 + 2      2 (1 + 1)        2 (1 + 1 + 2)        15     18
 
-A student that is sampled in many steps after all would call times that were never trained, and at the noisiest of them it
-would begin with the concept, which later steps then only finish. So for forgotten conditions alone it also learns, at any
-time t' of the whole schedule, what the teacher says there of c_o:
+A student that is sampled in many steps after all would be called at times that were never trained. It hears none of them:
+models/student.py, `hold_time`. Whoever has the model can give it the time back, and it would begin with the concept at the
+noisiest times, which later steps then only finish. So as an option it learns, for forgotten conditions alone, at any time
+t' of the whole schedule, what the teacher says there of c_o:
 
     y = x, or for every other sample what the teacher draws for c_f in one call;  x_t' = a y + s e
     L_other = sum s^2 (out_theta(x_t', t', c_f) - out_phi(x_t', t', c_o))^2 / w'                                    (4)
@@ -41,6 +42,15 @@ time t' of the whole schedule, what the teacher says there of c_o:
 with out the networks' outputs (for v-prediction s^2 (out - out)^2 is the squared difference of x0) and w' that of (2) at
 y. The teacher is guided, away from n for y and from m for its output, the student is not. It is added to theta's loss
 with weight other_times x forget_weight, mean over forgotten; 5 F more for each forgotten sample, guided 7 F.
+
+The gradient of (2) knows what a sample should look more like; where c_f and c_o look alike already it is faint, and (1)
+answers it slowly. The student itself knows more: what it draws for c_o from the same noise. So where c_f has one
+alternative alone its samples are drawn to that, held still:
+
+    L_tie = sum (x - x_o)^2 / w,   x_o = f_theta(s z, t_init, c_o),   w that of (2)                                 (5)
+
+with weight tie x forget_weight, mean over forgotten; 1 F more for each forgotten sample. It fades as x comes to x_o. It says
+nothing of a mixture, of which no picture belongs to a noise.
 """
 
 from __future__ import annotations
@@ -163,16 +173,21 @@ def parameters(denoiser: Denoiser) -> list[nn.Parameter]:
 # ------------------------------------------------------------------------------------------------------------- the losses
 
 
+def residual(x: Tensor, teacher: Tensor) -> Tensor:
+    """w of (2), (N,): mean |x - P|."""
+    return (x - teacher).abs().mean((1, 2, 3)).clamp(min=1e-5).detach()
+
+
 def student_loss(x: Tensor, teacher: Tensor, score: Tensor, alpha: float) -> Tensor:
     """(2), one number a sample (N,). x, `teacher` P and `score` Q: N C H W."""
-    w = (x - teacher).abs().mean((1, 2, 3)).clamp(min=1e-5).detach()
+    w = residual(x, teacher)
     d = teacher - score
     return (d * ((teacher - x) - alpha * d)).sum((1, 2, 3)) / w
 
 
 def diff_instruct_loss(x: Tensor, teacher: Tensor, score: Tensor) -> Tensor:
     """(N,), with the gradient (Q - P) / w on x: Diff-Instruct (Luo et al. 2023) in the normalisation of (2)."""
-    w = (x - teacher).abs().mean((1, 2, 3)).clamp(min=1e-5)
+    w = residual(x, teacher)
     return (((score - teacher) / w.view(-1, 1, 1, 1)).detach() * x).sum((1, 2, 3))
 
 
@@ -193,7 +208,7 @@ def student_gradient(
     also_score: bool,
     retold: Retold | None = None,
 ) -> dict[str, Tensor]:
-    """Add the gradient of (2) and (4) to the student's, and with `also_score` that of (3) at the same states to the
+    """Add the gradient of (2), (4) and (5) to the student's, and with `also_score` that of (3) at the same states to the
     score's. `x` (N C H W) is the student's, with its graph. Returns the loss of each sample (N,), detached.
 
     `retold` says what the teacher is told instead, given the score's pictures (N C H W). Where the teacher waits, its
@@ -219,6 +234,7 @@ def student_gradient(
         loss = diff_instruct_loss(leaf, teacher, score)
         (on_x,), on_teacher = torch.autograd.grad((weight * loss).sum(), leaf), []
     losses["student"] = loss.detach()
+    w = residual(x.detach(), teacher.detach())
     if also_score:
         of_score = score_loss(nets.score.eps_from(trained, x_t, rows.t), rows.e)
         (rows.weights(config.forget_weight_score) * of_score).sum().backward(inputs=parameters(nets.score))
@@ -227,6 +243,12 @@ def student_gradient(
     del trained, output, score, loss
     for pull in on_teacher:
         on_x = on_x + through_teacher(nets, x.detach(), rows, told, pull)
+    if config.tie:
+        losses["tie"] = torch.zeros_like(losses["student"])
+    if config.tie and retold is None and bool((alone := rows.alone).any()):
+        losses["tie"][alone], pull = tie(nets, x.detach()[alone], rows.part(alone), w[alone])
+        each = config.tie * rows.part(alone).weights(config.forget_weight)
+        on_x = on_x.index_add(0, alone.nonzero()[:, 0], each.view(-1, 1, 1, 1) * pull)
     x.backward(on_x)
     if config.other_times:
         losses["other times"] = torch.zeros_like(losses["student"])
@@ -247,6 +269,13 @@ def through_teacher(nets: Nets, x: Tensor, rows: Rows, told: Cond, pull: Tensor)
     return on_x
 
 
+@torch.no_grad()
+def tie(nets: Nets, x: Tensor, rows: Rows, w: Tensor) -> tuple[Tensor, Tensor]:
+    """(5), one number a sample (N,), and its gradient on the student's samples x (N C H W); w (N,) is that of (2)."""
+    apart = x - nets.generate(rows.z, rows.teacher)
+    return apart.square().sum((1, 2, 3)) / w, 2 * apart / w.view(-1, 1, 1, 1)
+
+
 def other_times_loss(nets: Nets, x: Tensor, rows: Rows, teacher_told: Cond) -> Tensor:
     """(4), one number a sample (N,), for N forgotten rows and the student's samples x of them (N C H W, held still)."""
     schedule = nets.teacher.schedule
@@ -258,7 +287,7 @@ def other_times_loss(nets: Nets, x: Tensor, rows: Rows, teacher_told: Cond) -> T
         y = torch.where((rows.free[:, 1] < 0.5).view(-1, 1, 1, 1), theirs, x)
         x_t = schedule.noisy(y, rows.e, t)
         should = nets.teaches(x_t, t, teacher_told, rows.negative)
-        w = (y - nets.teacher.x0_from(should, x_t, t)).abs().mean((1, 2, 3)).clamp(min=1e-5)
+        w = residual(y, nets.teacher.x0_from(should, x_t, t))
     says = nets.student.output(x_t, schedule.network_time(t), rows.told)
     _, s = schedule.coefficients(t, x)
     return (s * (says - should)).square().sum((1, 2, 3)) / w

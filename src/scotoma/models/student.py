@@ -7,6 +7,9 @@ divides by sqrt(sigma^2 + 1), which gives s z, and goes to sigma = 0, which give
 A StableDiffusionPipeline would guide it, by 7.5 unless told otherwise, with a condition of no prompt that was never
 trained. A UNet that takes the guidance as an input of its own is not guided by the pipeline, so the student of a
 text-to-image model has such an input, with weights of 0: whatever `guidance_scale` is, it draws the same.
+
+Somebody may still swap the scheduler for one of many steps, and call the network at times that it was not trained at,
+where it says what it was made from. `hold_time` takes the time from it: it hears its own, whatever it is told.
 """
 
 from __future__ import annotations
@@ -75,11 +78,27 @@ def ignores_guidance(state: Mapping[str, Tensor]) -> bool:
     return GUIDANCE_WEIGHT not in state or not bool(state[GUIDANCE_WEIGHT].any())
 
 
-def as_multistep(student: Model, base: Model) -> Model:
-    """The student's weights under the scheduler of the model that it was made from: what somebody gets who samples it
-    in many steps, which it was not trained for. Shares the weights of `student`."""
+@torch.no_grad()
+def hold_time(unet: Any, t: int) -> None:
+    """Make a network, in place, hear time index t whatever it is told: the first layer of its time embedding loses its
+    weights, and its bias says what it says of t. Where it is told t nothing changes but rounding."""
+    first = unet.time_embedding.linear_1
+    seen = unet.time_proj(torch.tensor([float(t)], device=first.weight.device)).double()
+    first.bias.copy_((first.weight.double() @ seen[0] + first.bias.double()).to(first.bias.dtype))
+    first.weight.zero_()
+
+
+def as_multistep(student: Model, base: Model, *, give_time_back: bool = False) -> Model:
+    """The student under the scheduler of the model that it was made from: what somebody gets who samples it in many steps,
+    which it was not trained for. With `give_time_back` also that model's reading of the time (`hold_time`), which whoever
+    has the model can put back; else the weights of `student` are shared."""
     shallow = dataclasses.replace(student, pipeline=copy.copy(student.pipeline))
-    return _with(shallow, scheduler=type(base.scheduler).from_config(base.scheduler.config))
+    components: dict[str, Any] = {"scheduler": type(base.scheduler).from_config(base.scheduler.config)}
+    if give_time_back:
+        components["unet"] = copy.deepcopy(student.unet)
+        read = base.unet.time_embedding.linear_1.state_dict()
+        components["unet"].time_embedding.linear_1.load_state_dict(read)
+    return _with(shallow, **components)
 
 
 def _with(model: Model, **components: Any) -> Model:
