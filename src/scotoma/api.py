@@ -252,7 +252,10 @@ def carry_out(
     }
     if edit.header["student"] and judge is not None:
         guidances = (1.0, model.guidance if model.guidance > 1 else 2.0)
-        many = in_many_steps(as_multistep(edited, model), task, judge, guidances)
+        many = dict(in_many_steps(as_multistep(edited, model), task, judge, guidances))
+        if edit.header["config"]["hold_time"]:
+            given_back = in_many_steps(as_multistep(edited, model, give_time_back=True), task, judge)
+            many |= {f"{name}, the time given back": f for name, f in given_back.items()}
         figures["forgotten_in_many_steps"] = {name: dataclasses.asdict(f) for name, f in many.items()}
     if chosen.leaves == "mosaic":
         forget = np.array([role == "forget" for role in pictures.roles])
