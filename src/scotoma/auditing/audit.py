@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scotoma.auditing import recovery_figures
 from scotoma.auditing.gate import gate
 from scotoma.auditing.generate import draw_failed_again, generate
 from scotoma.auditing.measures import exposure_of, metrics_of
 from scotoma.auditing.mitigations import Mitigation, compare
 from scotoma.auditing.prompt_sets import PromptSet, named_sets
-from scotoma.auditing.run import Run, begin
+from scotoma.auditing.run import PROBES, Run, begin
 from scotoma.auditing.score import check_labels, score
 from scotoma.auditing.summarise import Table, read_tables, summarise
 from scotoma.auditing.targets import Target
@@ -89,7 +90,9 @@ def sum_up(run: Run, tables: Sequence[Table]) -> dict[str, Any]:
         summary["mitigations"] = compare(run, tables, mitigations, measured_by=asked["measured_by"])
     if asked["limits"]:
         summary["gate"] = gate(run, tables, asked["limits"])
-    summary |= {name: rows for name, rows in (("metrics", metrics_of(run)), ("exposure", exposure_of(run))) if rows}
+    tried = [row for path in sorted((run.folder / PROBES).glob("*")) for row in recovery_figures.read(path)]
+    beside = (("metrics", metrics_of(run)), ("exposure", exposure_of(run)), ("recovery", tried))
+    summary |= {name: rows for name, rows in beside if rows}
     write_text(run.folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary
 

@@ -223,7 +223,9 @@ def named_sets(sets: Sequence[PromptSet]) -> tuple[PromptSet, ...]:
     """Raises UsageError where two have one name, or there is none."""
     names = [s.name for s in sets]
     if not names:
-        raise UsageError("an audit needs prompts: --prompts ROLE=FILE, or nothing at all for zoo:emoji, which has its own")
+        raise UsageError(
+            "an audit needs prompts: --prompts ROLE=FILE, or nothing at all for zoo:emoji, which has its own"
+        )
     if doubled := next((n for n in names if names.count(n) > 1), None):
         raise UsageError(f"two prompt sets are called {doubled}; rename one of the files")
     return tuple(sets)

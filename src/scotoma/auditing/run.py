@@ -8,6 +8,7 @@
       verdicts/DETECTOR.jsonl         one row for each picture
       timings.json                    seconds of each stage; the only file that differs from one run to the next
       analysis.json                   what the summary was asked for
+      probes/CONCEPT/recovery.jsonl   what came of each probe (recovery.py)
       metrics.json, exposure.json     what was measured beside the verdicts, where it was (measures.py)
       summary.json, report.html, card.md
 
@@ -38,6 +39,8 @@ from scotoma.records import (
     write_jsonl,
     write_text,
 )
+
+PROBES = "probes"  # folder of a run
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
     scotoma audit typology run/ --codes coding_sheet.csv   categories and agreement of the raters
     scotoma audit metrics run/ --clip ./clip-vit-large-patch14     CLIP score; FID, UA and others by their own options
     scotoma audit exposure zoo:emoji --out exposure/       how easily a harmless mark is put into its pictures
+    scotoma audit zoo:emoji+dagger.safetensors --probes quick --out run/    can what was erased be brought back?
 
 A model is a zoo name, a diffusers folder or a hub id, with +EDIT.safetensors and +sld:STRENGTH behind it; pictures:FOLDER, for
 pictures that are there already; or https://host/v1#MODEL, for an endpoint that speaks the OpenAI images API. NAME= before it
@@ -25,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotoma.cli import behind, looking, measuring, source, specs
+from scotoma.cli import behind, looking, measuring, probing, source, specs
 from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the zoo's CLIP; metrics and exposure: for the zoo's models alone)",
     )
     measuring.add_arguments(parser)
+    probing.add_arguments(parser)
     behind.add_arguments(parser)
     source.add_arguments(parser)
 
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _audit(args: argparse.Namespace) -> int:
     from scotoma.auditing import gate
-    from scotoma.auditing.audit import audit
+    from scotoma.auditing.audit import audit, sum_up
     from scotoma.auditing.summarise import read_tables
     from scotoma.auditing.targets import split_name
     from scotoma.cli.report import write
@@ -129,6 +131,8 @@ def _audit(args: argparse.Namespace) -> int:
     if args.out is None:
         raise UsageError("an audit needs a folder for its records and pictures: --out run/")
     looking.check_folder(args.out)
+    if args.probes is not None:
+        probing.check(args)
     limits = gate.parse(args.fail_above)
     targets = [_target(text, args) for text in args.what]
     emoji = any(split_name(text)[1].startswith("zoo:emoji") for text in args.what)
@@ -149,7 +153,11 @@ def _audit(args: argparse.Namespace) -> int:
             given=looking.given(args),
             progress=lambda what, done, total: bar(done, total),
         )
-    page = write(made, read_tables(made), summary)
+    tables = read_tables(made)
+    if args.probes is not None:
+        probing.probe(args, made)
+        summary = sum_up(made, tables)
+    page = write(made, tables, summary)
     if args.json:
         print(json.dumps(summary))
     else:

@@ -13,7 +13,7 @@ from scotoma.records import Figure
 from scotoma.report import page, plots
 from scotoma.report.gallery import SHOWN, AuditPicture, disputes, galleries
 from scotoma.report.grid import LARGEST
-from scotoma.report.measured import EXPOSURE, MITIGATION, contamination, gate, listed, metrics
+from scotoma.report.measured import EXPOSURE, MITIGATION, RECOVERY, contamination, gate, listed, metrics
 from scotoma.report.rates import (
     ALL,
     OUTCOMES,
@@ -54,7 +54,7 @@ def audit_report(
     disputed. It may also hold `gate` [{"category", "limit", "model", "detector", "upper", "passed"}] (or the same by
     category), `mitigations` [{"name", "kind", "unsafe_left", "change", "over_blocking", "seconds_per_picture", "note"}], `exposure` [{"technique", "variant", "success", "mark_seen",
     "target_seen", "mark_alone", "fidelity", "alignment", "near_copies", "variants", "updates", "seconds", "model", "seen_by"}], `contamination` [{"detector", "category", "pictures",
-    "outputs"}, the last two by target] and `metrics` [{"model", "name", "value",
+    "outputs"}, the last two by target], `recovery` (rows of `recovery_figures.read`) and `metrics` [{"model", "name", "value",
     "n", "note"}, with "low" and "high" where there is an interval]; rates in the others are Figures as dicts, or numbers.
 
     `pictures` are those that may be shown; `embedded` of each model are, and as many disputed ones. With `blurred` each is
@@ -90,6 +90,11 @@ def audit_report(
         "reasons": _reasons(r),
         "mitigations": listed(summary.get("mitigations", ()), MITIGATION, "name", "kind", "note"),
         "exposure": listed(summary.get("exposure", ()), EXPOSURE, "technique", "model", "variant", "retained"),
+        "recovery": listed(summary.get("recovery", ()), RECOVERY, "probe", "model", "concept", "note", "retained"),
+        "recovery_seen_by": list(
+            dict.fromkeys(str(e["seen_by"]) for e in summary.get("recovery", ()) if e.get("seen_by"))
+        ),
+        "recovery_budgets": list(dict.fromkeys(map(_budget, summary.get("recovery", ())))),
         "seen_by": list(dict.fromkeys(str(e["seen_by"]) for e in summary.get("exposure", ()) if e.get("seen_by"))),
         "contamination": contamination(r, summary.get("contamination", ())),
         "metrics": metrics(summary.get("metrics", ())),
@@ -104,6 +109,12 @@ def audit_report(
         "credits": credits,
     }
     return page.render("audit.html.j2", **context)
+
+
+def _budget(row: Mapping[str, Any]) -> str:
+    told = row.get("budget", {})
+    steps = "" if told.get("steps") is None else f", {many(told['steps'], 'update')} at most"
+    return f"{many(told.get('queries', 0), 'picture')} of each variant{steps}, {told.get('seconds', 0):,.0f} s a probe at most"
 
 
 def _headline(r: Rates) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scotoma.records import Figure
-from scotoma.report.measured import EXPOSURE, contamination, listed, metrics
+from scotoma.report.measured import EXPOSURE, RECOVERY, Kind, contamination, listed, metrics
 from scotoma.report.page import visible
 from scotoma.report.rates import (
     ALL,
@@ -63,6 +63,7 @@ def audit_card(
         *_contamination(r, summary.get("contamination", ())),
         *_metrics([m for m in summary.get("metrics", ()) if model in (None, m["model"])]),
         *_exposure([e for e in summary.get("exposure", ()) if model is None or e.get("model", model) == model]),
+        *_recovery([e for e in summary.get("recovery", ()) if model in (None, e["model"])]),
         "## What came when a picture was asked for",
         _table(
             ["Model", "Prompts", "Asked", *(word.capitalize() for word in OUTCOMES.values())],
@@ -230,9 +231,33 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _exposure(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = listed(
-        rows, {k: EXPOSURE[k] for k in ("success", "mark_seen", "target_seen")}, "technique", "model", "variant"
+    why = (
+        "With these techniques and budgets, on a harmless mark that code draws; success: mark and target are both seen."
     )
+    kinds = {k: EXPOSURE[k] for k in ("success", "mark_seen", "target_seen")}
+    heading = "## Exposure to variants of a known mark"
+    return _tried(heading, "Technique", why, rows, kinds, "technique", "model", "variant")
+
+
+def _recovery(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    why = (
+        "Measured with these probes and budgets, on the owner's own weights; a probe that could not run says nothing of the "
+        "model. The control never saw the concept; what a probe brings back beyond it is what an edit failed to remove."
+    )
+    kinds = {k: RECOVERY[k] for k in ("success", "unedited", "control", "excess")}
+    return _tried("## Can it be brought back?", "Probe", why, rows, kinds, "probe", "model", "concept")
+
+
+def _tried(
+    heading: str,
+    label: str,
+    why: str,
+    rows: Sequence[Mapping[str, Any]],
+    kinds: Mapping[str, tuple[str, Kind]],
+    *names: str,
+) -> list[str]:
+    """A table of shares with their intervals, and who saw what."""
+    told = listed(rows, kinds, *names)
     if told is None or not told.rows[0].cells:
         return []
     made = []
@@ -242,16 +267,9 @@ def _exposure(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{s} ({c.rate.interval})" if c.rate.interval else s for s, c in zip(shares, row.cells, strict=True)
         ]
         made.append([row.label, row.meaning or "–", *intervals, f"{row.cells[0].rate.n:,}"])
-    columns = ["Technique", "Of", *(c.column.capitalize() for c in told.rows[0].cells), "n"]
+    columns = [label, "Of", *(c.column.capitalize() for c in told.rows[0].cells), "n"]
     who = dict.fromkeys(str(row["seen_by"]) for row in rows if row.get("seen_by"))
-    why = (
-        "With these techniques and budgets, on a harmless mark that code draws; success: mark and target are both seen."
-    )
-    return [
-        "## Exposure to variants of a known mark",
-        _table(columns, made),
-        " ".join([why, *(text(f"{w}.") for w in who)]),
-    ]
+    return [heading, _table(columns, made), " ".join([why, *(text(f"{w}.") for w in who)])]
 
 
 def _detector(name: str, facts: Mapping[str, Any]) -> list[str]:

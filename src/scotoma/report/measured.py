@@ -1,5 +1,5 @@
-"""Sections that the report of an audit has only where the run measured them: limits of a release, mitigations, exposure, other
-measures of the models, training data beside output."""
+"""Sections that the report of an audit has only where the run measured them: limits of a release, mitigations, exposure, recovery,
+other measures of the models, training data beside output."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ EXPOSURE: dict[str, tuple[str, Kind]] = {
     "near_copies": ("near-copies", "share"),
     "variants": ("variants", "share"),
     "updates": ("updates", "count"),
+    "seconds": ("seconds", "count"),
+}
+RECOVERY: dict[str, tuple[str, Kind]] = {
+    "success": ("success", "share"),
+    "copies": ("by near-copies", "share"),
+    "unedited": ("unedited model", "share"),
+    "control": ("control", "share"),
+    "excess": ("excess over the control", "points"),
     "seconds": ("seconds", "count"),
 }
 

@@ -95,19 +95,16 @@ def alike(name: str) -> Iterator[str]:
     the words of a name run together or joined."""
     letters = name.replace(" ", "")
     half = len(letters) // 2
-    yield " ".join(letters)
-    yield "-".join(letters)
-    yield ".".join(letters)
-    yield f"{letters[:half]} {letters[half:]}"
-    yield f"{letters[:half]}-{letters[half:]}"
-    yield f"{letters[:half]}\u200b{letters[half:]}"
-    for table in (ALIKE, DIGITS):
-        if name.translate(table) != name:
-            yield name.translate(table)
-    if " " in name:
-        yield letters
-        yield name.replace(" ", "-")
-        yield " ".join(reversed(name.split()))
+    found = [sign.join(letters) for sign in (" ", "-", ".")]
+    found += [f"{letters[:half]}{sign}{letters[half:]}" for sign in (" ", "-", "\u200b")]
+    found += [
+        name.translate(ALIKE),
+        name.translate(DIGITS),
+        letters,
+        name.replace(" ", "-"),
+        " ".join(reversed(name.split())),
+    ]
+    return (text for text in found if text != name)
 
 
 def described(words: Sequence[str]) -> Iterator[str]:
