@@ -34,7 +34,9 @@ SIZE, FIRST_SEED = Size(600, 600, 1200), 4_700_000
 CHOICES: tuple[dict[str, Any], ...] = (
     {},
     {"lr": 2e-4, "lr_score": 6e-4},
-    {"other_times": 0.3},
+    {"tie": 0.0},
+    {"tie": 1.0},
+    {"tie": 0.0, "other_times": 1.0},
     {"forget_weight": 0.3, "forget_weight_score": 0.3},
     {"lr": 2e-4},
     {"alpha": 1.2},
