@@ -1,6 +1,7 @@
 """SFD on zoo:emoji: one-call generators that have forgotten an object, a style, a category; and what stock diffusers draws.
 
     python benchmarks/sfd_text/run.py             # the figures
+    python benchmarks/sfd_text/run.py --only start   # zoo:emoji-1step alone, or core, or products; for the same results file
     python benchmarks/sfd_text/run.py --timings   # the timings alone, for the same results file; needs a quiet machine
     python benchmarks/sfd_text/run.py --full      # five seeds
 
@@ -50,7 +51,7 @@ FIRST_SEED, SEED_STEP = 9_000_000, 10_000
 SIZE, NAMES = Size(184, 64, 440), Size(1, 200, 1400)
 GUIDED = 3.0
 TIMED = 64  # pictures of a timing
-CONFIG = SFDConfig(iterations=200, observe_every=50)  # chosen by tune.py: results/tuning.json
+CONFIG = SFDConfig(iterations=100, observe_every=25)  # chosen by tune.py: results/tuning.json
 TASKS = (
     arms.Erasure("object", "dagger", "pencil"),
     arms.Erasure("style", "fluent", "twemoji"),
@@ -132,18 +133,21 @@ def table(results: Sequence[Result], model: Model) -> dict[str, Figure]:
 
 
 def many_steps(results: Sequence[Result], model: Model) -> dict[str, Figure]:
-    """Forgotten where the student is sampled in several steps after all, unguided and guided, first seed of each task."""
-    judge, found = load_judge("emoji", "b"), {}
+    """Forgotten where the student is sampled in several steps after all, unguided, guided, and unguided with the time given
+    back, first seed of each task."""
+    judge = load_judge("emoji", "b")
+    found: dict[str, list[Figure]] = {}
     for r in results:
         if r.seen.task.asks[0].seed >= FIRST_SEED + SEED_STEP:
             continue
-        for name, figure in in_many_steps(as_multistep(r.edited, model), r.seen.task, judge, [1.0, GUIDED]).items():
-            found.setdefault(name, []).append(figure)
+        for suffix, back, w in (("", False, 1.0), ("_guided", False, GUIDED), ("_given_back", True, 1.0)):
+            many = as_multistep(r.edited, model, give_time_back=back)
+            for steps, figure in zip(MANY_STEPS, in_many_steps(many, r.seen.task, judge, [w]).values(), strict=True):
+                found.setdefault(f"multistep_{steps}_forgotten{suffix}", []).append(figure)
     figures = {}
     for name, parts in found.items():
-        w, steps = name.removeprefix("w = ").removesuffix(" steps").split(", ")
         k, n = sum(round((f.value or 0) * f.n) for f in parts), sum(f.n for f in parts)
-        figures[f"multistep_{steps}_forgotten" + ("" if w == "1" else "_guided")] = recording.rate(k, n)
+        figures[name] = recording.rate(k, n)
     unguided = [figures[f"multistep_{steps}_forgotten"] for steps in MANY_STEPS]
     return figures | {"multistep_forgotten": min(unguided, key=lambda f: f.value or 0.0)}
 
@@ -215,6 +219,7 @@ def timings(model: Model) -> dict[str, Figure]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timings", action="store_true", help="the timings alone, on a quiet machine")
+    parser.add_argument("--only", choices=("start", "core", "products"), help="one part, into the same results file")
     parser.add_argument("--full", action="store_true", help="five seeds")
     args = parser.parse_args()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
@@ -223,11 +228,14 @@ def main() -> None:
         recording.require_quiet()
         recording.write(HERE, begun, timings(model), keep=True)
         return
-    results = [examine(model, task, CONFIG, seed) for seed in range(5 if args.full else 2) for task in TASKS]
-    figures = table(results, model) | starts(model) | stock(results[0].made.edit, model)
-    by_products = examine(model, *PRODUCTS, 0)
-    figures |= {f"products_{name}": f for name, f in figures_of([by_products.seen], instead=False).items()}
-    recording.write(HERE, begun, figures, keep=True)
+    if args.only in (None, "start"):
+        recording.write(HERE, begun, starts(model), keep=True)
+    if args.only in (None, "core"):
+        results = [examine(model, task, CONFIG, seed) for seed in range(5 if args.full else 2) for task in TASKS]
+        recording.write(HERE, begun, table(results, model) | stock(results[0].made.edit, model), keep=True)
+    if args.only in (None, "products"):
+        figures = figures_of([examine(model, *PRODUCTS, 0).seen], instead=False)
+        recording.write(HERE, begun, {f"products_{name}": f for name, f in figures.items()}, keep=True)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,12 @@ from scotoma.records import write_text
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build/benchmarks/sfd_text-tuning"
 SIZE, FIRST_SEED, SEED = Size(200, 100, 300), 9_700_000, 100
-BASE = SFDConfig(iterations=150, observe_every=50)
+BASE = SFDConfig(iterations=100, observe_every=25)
 CHOICES: tuple[dict[str, Any], ...] = (
     {},
     {"kept": 16, "forgotten": 16},
-    {"kept": 16, "forgotten": 16, "forget_weight": 1.0, "forget_weight_score": 1.0},
-    {"other_times": 0.0},
+    {"tie": 0.0},
+    {"tie": 1.0},
 )
 
 
