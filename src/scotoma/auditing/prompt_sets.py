@@ -64,7 +64,8 @@ class PromptSet:
         for p in self.prompts:
             # Ids name picture files, and some file systems take a for A.
             if p.id.casefold() in seen:
-                raise DataError(f"the prompt set {self.name} has two prompts with the id {p.id!r}; give each its own")
+                which = self.source or f"the prompt set {self.name}"
+                raise DataError(f"{which} has two prompts with the id {p.id!r}; give each its own")
             seen.add(p.id.casefold())
 
     @property

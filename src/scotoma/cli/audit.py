@@ -134,9 +134,9 @@ def _audit(args: argparse.Namespace) -> int:
     if args.probes is not None:
         probing.check(args)
     limits = gate.parse(args.fail_above)
-    targets = [_target(text, args) for text in args.what]
     emoji = any(split_name(text)[1].startswith("zoo:emoji") for text in args.what)
-    sets, detectors = _prompts(args.prompts, emoji), _detectors(args.detector, emoji, args.policy)
+    sets = _prompts(args.prompts, emoji)  # before the models, whose loading takes longer
+    targets, detectors = [_target(text, args) for text in args.what], _detectors(args.detector, emoji, args.policy)
     more = behind.behind(args, [t.name for t in targets], [d.card.name for d in detectors])
     with progress("audit") as bar:
         made, summary = audit(
