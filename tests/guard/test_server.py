@@ -479,5 +479,6 @@ def test_the_page_takes_nothing_from_elsewhere(served: Running) -> None:
 def test_the_policy_in_force(served: Running) -> None:
     told = served.ask("/v1/policy")[2]
     assert (told["name"], told["model"], told["size"], told["chat"]) == ("a test", "made", "12x8", False)
-    assert any("weapons" in line for line in told["says"]) and len(told["identity"]) == 64
+    assert any("weapons" in line for line in told["says"]) and told["says"].count("log: none") == 1
+    assert len(told["identity"]) == 64
     assert told["credits"] == ["drawn by a test"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -34,6 +35,12 @@ from scotoma.guard.server_schema import (
     answers,
 )
 from scotoma.guard.server_work import Service
+
+if TYPE_CHECKING:
+    from scotoma.guard.schema import Policy
+
+
+MISSING = "Somebody is not there; Retry-After says when to ask again."
 
 
 def make_app(service: Service, *, keys: bool = False) -> FastAPI:
@@ -84,13 +91,13 @@ def make_app(service: Service, *, keys: bool = False) -> FastAPI:
             work = service.chat(asked, request.state.request_id, service.until(request))
             return await service.while_there(request, work)
 
-    @app.get("/v1/models", responses=answers(), response_model=Models)
+    @app.get("/v1/models", responses=answers(body=False), response_model=Models)
     async def list_models() -> Response:
         """The model that is served, if any."""
         row = {"id": service.settings.name, "object": "model", "created": service.begun, "owned_by": "scotoma"}
         return answer({"object": "list", "data": [row] if service.crew.served else []})
 
-    @app.get("/v1/policy", responses=answers(), response_model=InForce)
+    @app.get("/v1/policy", responses=answers(body=False), response_model=InForce)
     async def policy_in_force() -> Response:
         """What is refused, by whom it is found, and from which score on."""
         served = service.crew.served
@@ -98,7 +105,7 @@ def make_app(service: Service, *, keys: bool = False) -> FastAPI:
             {
                 "name": service.policy.name,
                 "identity": service.guard.identity,
-                "says": [*describe(service.policy), *described(service.guard)],
+                "says": [*_told(service.policy), *described(service.guard)],
                 "model": service.settings.name if served else "",
                 "size": "{}x{}".format(*served.size) if served else "",
                 "credits": list(served.credits) if served else [],
@@ -111,7 +118,7 @@ def make_app(service: Service, *, keys: bool = False) -> FastAPI:
         """Whether the server runs."""
         return answer({"status": "ok", "missing": []})
 
-    @app.get("/readyz", responses=answers(503) | {503: {"model": State}}, response_model=State)
+    @app.get("/readyz", responses={503: {"model": State, "description": MISSING}}, response_model=State)
     async def ready() -> Response:
         """Whether everybody who has to look or draw is there."""
         missing = [p.reason for p in service.crew.missing]
@@ -119,13 +126,19 @@ def make_app(service: Service, *, keys: bool = False) -> FastAPI:
             return answer({"status": "not ready", "missing": missing}, 503, {"retry-after": str(service.retry_after)})
         return answer({"status": "ok", "missing": []})
 
-    @app.get("/metrics", responses=answers(), response_class=Response)
+    @app.get("/metrics", responses=answers(body=False), response_class=Response)
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     server_page.add(app, keys)
     return app
+
+
+def _told(policy: Policy) -> list[str]:
+    """Where the log lies is nobody's business who asks."""
+    lines = [line for line in describe(policy) if not line.startswith("log: ")]
+    return [*lines, "log: none" if policy.log is None else "log: every decision is written down before it is told"]
 
 
 def _errors(app: FastAPI, service: Service) -> None:

@@ -123,6 +123,8 @@ class Door:
             try:
                 key = self._enter(scope, state)
                 body, taken = await self._body(scope, receive)
+                if body and not _json(scope):  # a form of another page can send bodies of other types unasked
+                    raise Answer(415, "unsupported_media_type", "The body has to be application/json.")
             except Answer as no:
                 await no.response()(scope, receive, sent)
             else:
@@ -142,9 +144,6 @@ class Door:
             raise Answer(421, "misdirected_request", "This server does not answer to the name in the Host header.")
         if scope["path"] in OPEN:
             return None
-        # A form of another page can send a body of other types without asking first.
-        if scope["method"] == "POST" and not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
-            raise Answer(415, "unsupported_media_type", "The body has to be application/json.")
         key = self._whose(headers) if self.keys else self._anybody
         if key.name:
             state["request_id"] = f"{key.name}:{state['request_id']}"
@@ -206,6 +205,11 @@ class Door:
                 raise Answer(408, "too_slow", f"The body did not arrive within {BODY_SECONDS:g} seconds.") from None
             raise
         return bytes(whole), taken
+
+
+def _json(scope: Scope) -> bool:
+    kinds = [v for k, v in scope["headers"] if k.lower() == b"content-type"]
+    return len(kinds) == 1 and kinds[0].lower().partition(b";")[0].strip() == b"application/json"
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

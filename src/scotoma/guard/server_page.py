@@ -60,6 +60,7 @@ def _described(app: FastAPI, keys: bool) -> dict[str, Any]:
     for methods in made["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)
+            operation["responses"]["200"]["description"] = "Done."
     for name in ("HTTPValidationError", "ValidationError"):
         made["components"]["schemas"].pop(name, None)
     if keys:

@@ -22,7 +22,11 @@ Short = Annotated[str, Field(max_length=200), AfterValidator(_whole)]
 Address = Annotated[str, Field(max_length=100_000_000), AfterValidator(_whole)]
 
 
-class Asked(BaseModel):
+class Described(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Asked(Described):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -48,7 +52,7 @@ class ImageRequest(Asked):
     """What is refused is for the policy to say."""
 
 
-class Picture(BaseModel):
+class Picture(Described):
     b64_json: str
     revised_prompt: str | None = None
     """What was drawn, where the policy changed the prompt."""
@@ -60,7 +64,7 @@ class Picture(BaseModel):
     """Of the pixels, rows of RGB: what the detectors looked at, or the blurred picture made of it. The audit log has the same."""
 
 
-class NotShown(BaseModel):
+class NotShown(Described):
     index: int
     seed: int
     stage: str
@@ -68,7 +72,7 @@ class NotShown(BaseModel):
     message: str
 
 
-class Images(BaseModel):
+class Images(Described):
     created: int
     data: list[Picture]
     refused: list[NotShown]
@@ -110,7 +114,7 @@ class ModerationRequest(Asked):
     model: Short | None = None
 
 
-class Moderated(BaseModel):
+class Moderated(Described):
     flagged: bool
     """False only where every check looked and found nothing."""
     categories: dict[str, bool]
@@ -125,7 +129,7 @@ class Moderated(BaseModel):
     sentence: str
 
 
-class Moderations(BaseModel):
+class Moderations(Described):
     id: str
     model: str
     results: list[Moderated]
@@ -170,18 +174,18 @@ class ChatRequest(Asked):
     user: Short | None = None
 
 
-class Said(BaseModel):
+class Said(Described):
     role: Literal["assistant"]
     content: str
 
 
-class Choice(BaseModel):
+class Choice(Described):
     index: int
     message: Said
     finish_reason: str
 
 
-class Completion(BaseModel):
+class Completion(Described):
     id: str
     object: Literal["chat.completion"]
     created: int
@@ -193,19 +197,19 @@ class Completion(BaseModel):
 # --------------------------------------------------------------------------------------------------------------- others
 
 
-class Served(BaseModel):
+class Served(Described):
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
 
 
-class Models(BaseModel):
+class Models(Described):
     object: Literal["list"]
     data: list[Served]
 
 
-class InForce(BaseModel):
+class InForce(Described):
     name: str
     identity: str
     """sha256 of the policy and of every detector's card; the audit log has it in every row."""
@@ -216,12 +220,12 @@ class InForce(BaseModel):
     chat: bool
 
 
-class State(BaseModel):
+class State(Described):
     status: str
     missing: list[str]
 
 
-class Problem(BaseModel):
+class Problem(Described):
     message: str
     type: str
     param: str | None
@@ -230,13 +234,13 @@ class Problem(BaseModel):
     category: str = ""
 
 
-class Problems(BaseModel):
+class Problems(Described):
     error: Problem
 
 
-def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def answers(*statuses: int, body: bool = True) -> dict[int | str, dict[str, Any]]:
     """The errors of an operation, for its description. What the door says (server_door.py) may come of any."""
-    whole = sorted({400, 401, 408, 413, 415, 421, 429, *statuses})
+    whole = sorted({401, 421, 429, *((400, 408, 413, 415) if body else ()), *statuses})
     return {s: {"model": Problems, "description": MEANING[s]} for s in whole}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 import sys
 from contextlib import ExitStack
@@ -59,6 +60,9 @@ def serve(
         door = Door(app, known, limits or Limits(), metrics, (host,))
         address, own = listening.getsockname()[:2]
         _tell(f"policy {policy.name}: http://{f'[{address}]' if ':' in address else address}:{own}/")
+        # uvicorn raises the signal that ended it once more, behind its own handlers: there it would end what is below.
+        for which in (signal.SIGINT, signal.SIGTERM):
+            ends.callback(signal.signal, which, signal.signal(which, lambda *_: None))
         uvicorn.Server(
             uvicorn.Config(
                 door,
