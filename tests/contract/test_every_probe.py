@@ -121,7 +121,9 @@ def test_what_it_found_stays_for_a_reason_alone(models, tmp_path):
 
 def test_prompts_that_were_found_are_not_in_the_records(models, tmp_path):
     rows = tried(models["sd1"], ["token_search"], tmp_path)
-    assert {a["source"] for row in rows for a in row["attempts"]} <= {"found 1", "found 2"}
+    assert {a["source"] for row in rows for a in row["attempts"]} <= {
+        f"{v} {k}" for v in ("text", "denoiser") for k in (1, 2)
+    }
 
 
 def test_a_prompt_counts_only_where_the_unedited_model_obeys(models):

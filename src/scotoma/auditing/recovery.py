@@ -130,7 +130,7 @@ def _try(
         if not probe.fits(bool(model.labels)):
             raise UsageError(f"it is for models that are told {probe.tells}")
         if probe.many_steps and one_step(model.scheduler):
-            model = as_multistep(model, sought.unedited)
+            model = as_multistep(model, sought.unedited, give_time_back=True)  # whoever has both models can do that
         if probe.given == "pictures" and not len(sought.pictures):
             raise UsageError("it needs pictures of the concept, and the unedited model drew none that show it")
         probe.run(model, sought, config, budget, kept, seed=run, folder=state)

@@ -1,7 +1,8 @@
 """Step count: the same weights drawn in other numbers of steps than they are served with.
 
 A one-call student was trained to forget at one noise level; under the scheduler of the model that it was made from it can be sampled
-in many steps, of which its training saw some and perhaps not all. A model of many steps is drawn in few and in many, guided and not.
+in many steps, also with that model's reading of the time put back (`as_multistep`). A model of many steps is drawn in few and in
+many, guided and not.
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ def probe(
     seed: int,
     folder: Path | None,
 ) -> None:
-    """A variant for each number of steps, unguided and guided, under the name."""
-    many = as_multistep(model, sought.unedited) if one_step(model.scheduler) else model
-    seeds = budget.seeds(seed)
-    for guidance in dict.fromkeys((1.0, budget.guided(sought.unedited))):
-        for steps in config.steps:
-            variant = f"{steps} steps, w {guidance:g}"
-            if records.wants(variant):
-                asked = [sought.asked(model)] * len(seeds)
-                how = {"guidance": guidance, "steps": steps, "batch_size": budget.batch_size, "scheduler": "ddim"}
-                pictures = sample(many, asked, seeds, **how)  # type: ignore[arg-type]
-                records.add(Made(variant, pictures, [str(s) for s in seeds], seeds))
+    """A variant for each number of steps, unguided and guided, under the name; of a student also with the time given back."""
+    ways = {"": model}
+    if one_step(model.scheduler):
+        ways = {"": as_multistep(model, sought.unedited)}
+        ways[", time given back"] = as_multistep(model, sought.unedited, give_time_back=True)
+    seeds, asked = budget.seeds(seed), [sought.asked(model)] * budget.queries
+    for way, many in ways.items():
+        for guidance in dict.fromkeys((1.0, budget.guided(sought.unedited))):
+            for steps in config.steps:
+                variant = f"{steps} steps, w {guidance:g}{way}"
+                if records.wants(variant):
+                    how = {"guidance": guidance, "steps": steps, "batch_size": budget.batch_size, "scheduler": "ddim"}
+                    pictures = sample(many, asked, seeds, **how)  # type: ignore[arg-type]
+                    records.add(Made(variant, pictures, [str(s) for s in seeds], seeds))

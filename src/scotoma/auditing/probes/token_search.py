@@ -325,19 +325,29 @@ def probe(
     wanted = [v for v in ("text", "denoiser") if records.wants(v)]
     if not wanted:
         return
-    if model.labels:
-        raise UsageError(f"{model.name} is told labels and has no prompts; token search needs a text-to-image model")
-    name, words = sought.asked(model), word_list([sought.concept], parts=config.parts)
-    search = SearchConfig(config.tokens, config.beam, config.candidates, sweeps=0, found=config.ranked, enough=0.0)
-    knows = sought.unedited
-    pool = token_search(knows, meaning(knows, name), words, search, seed=seed)
-    aim = goal(knows, name, config.states, seed=seed, guidance=budget.guidance)
+    ranked = meaning_it(sought, config, seed)
     for variant in wanted:
-        judged_by = knows if variant == "text" else model
-        ranked = [f.prompt for f in pool]
-        order = losses(judged_by, aim, ranked).argsort(stable=True).tolist()
-        prompts = [ranked[i] for i in order[: config.found]]
+        prompts = taken_for_it(sought.unedited if variant == "text" else model, sought, ranked, config, budget, seed)
         asked, seeds = in_turn(prompts, budget.queries), budget.seeds(seed)
-        numbers = [f"found {prompts.index(text) + 1}" for text in asked]
+        numbers = [f"{variant} {prompts.index(text) + 1}" for text in asked]
         pictures = drawn(model, asked, seeds, budget)
         records.add(Made(variant, pictures, numbers, seeds, prompts=asked, found={"prompts": prompts}))
+
+
+def meaning_it(sought: Sought, config: TokenSearchConfig, seed: int) -> list[str]:
+    """`ranked` prompts that mean the concept to the unedited model's text encoder and do not name it, the best first."""
+    knows, words = sought.unedited, word_list([sought.concept], parts=config.parts)
+    search = SearchConfig(config.tokens, config.beam, config.candidates, sweeps=0, found=config.ranked, enough=0.0)
+    if knows.labels:
+        raise UsageError(f"{knows.name} is told labels and has no prompts; token search needs a text-to-image model")
+    return [f.prompt for f in token_search(knows, meaning(knows, sought.asked(knows)), words, search, seed=seed)]
+
+
+def taken_for_it(
+    model: Model, sought: Sought, prompts: Sequence[str], config: TokenSearchConfig, budget: Budget, seed: int
+) -> list[str]:
+    """`found` of `prompts`: those that the network of `model` predicts for most as the unedited one does for the name."""
+    knows = sought.unedited
+    aim = goal(knows, sought.asked(knows), config.states, seed=seed, guidance=budget.guidance)
+    order = losses(model, aim, prompts).argsort(stable=True).tolist()
+    return [prompts[i] for i in order[: config.found]]

@@ -1,0 +1,74 @@
+"""What still brings a concept back through the condition of an edited model: what its erasure is trained against next.
+
+In the spirit of STEREO (Srivatsan, Shamshad, Naseer, Patel, Nandakumar, CVPR 2025, arXiv 2408.16807: search for what brings it back,
+then erase all of it at once) and AdvUnlearn (Zhang et al., NeurIPS 2024, arXiv 2405.15234); our own code. Two families of
+probes end in a condition, found prompts and learnt words; the one that the model fails most is taken. What is found stays in
+memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from scotoma.auditing.probes.contract import Budget, Sought, drawn, in_turn, latents_of
+from scotoma.auditing.probes.textual_inversion import TEMPLATES, TextualInversionConfig, textual_inversion
+from scotoma.auditing.probes.token_search import TokenSearchConfig, meaning_it, taken_for_it
+from scotoma.auditing.recovery import Eyes
+from scotoma.errors import UsageError
+from scotoma.models.denoiser import Cond
+from scotoma.models.model import Model
+
+WORD = TextualInversionConfig(steps=200, vectors=1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Conditions (rows) under which the model drew the concept most, the probe that they are of, and the shares of pictures
+    in which the concept was seen, by probe."""
+
+    told: Cond
+    probe: str
+    shares: dict[str, float]
+
+
+def find(
+    model: Model, sought: Sought, eyes: Eyes, budget: Budget, *, seed: int = 0, folder: Path | None = None
+) -> Finding:
+    """What `model` fails most. `eyes.sees` is a judge that reports nothing (judge A). The same arguments give the same.
+
+    `folder` keeps the checkpoint of the learnt word; whoever gives it deletes it. Raises UsageError for a model that is told
+    labels or draws in one call, and where nobody can tell what was drawn.
+    """
+    found = {
+        "token_search": _prompts(model, sought, budget, seed),
+        "one_vector": _word(model, sought, budget, seed, folder),
+    }
+    shares, told = {}, {}
+    for name, (speaks, texts) in found.items():
+        seen = [
+            s
+            for s in eyes.sees(drawn(speaks, in_turn(texts, budget.queries), budget.seeds(seed), budget))
+            if s is not None
+        ]
+        if not seen:
+            raise UsageError(
+                "nobody can tell whether the concept came back, so nothing can be hardened; give a judge: --clip"
+            )
+        shares[name], told[name] = sum(map(bool, seen)) / len(seen), speaks.encode(texts)
+    worst = max(shares, key=lambda name: shares[name])
+    return Finding(told[worst], worst, shares)
+
+
+def _prompts(model: Model, sought: Sought, budget: Budget, seed: int) -> tuple[Model, list[str]]:
+    """Of the prompts that mean the concept to the unedited model, those that `model` takes for its name."""
+    config = TokenSearchConfig()
+    return model, taken_for_it(model, sought, meaning_it(sought, config, seed), config, budget, seed)
+
+
+def _word(model: Model, sought: Sought, budget: Budget, seed: int, folder: Path | None) -> tuple[Model, list[str]]:
+    """A word of one vector, in the sentences that it was learnt in, and the model that has it."""
+    config = dataclasses.replace(WORD, steps=budget.steps or WORD.steps, seconds=budget.seconds)
+    learnt = textual_inversion(model, latents_of(model, sought.pictures), config, seed=seed, folder=folder)
+    return learnt.model, [t.format(config.called) for t in TEMPLATES]
