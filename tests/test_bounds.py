@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import time
 
 import pytest
 from hypothesis import given
@@ -214,3 +215,33 @@ class TestShippedRules:
         called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
         assert not called & {"open", "eval", "exec", "__import__"}
         assert isinstance(RULES, tuple) and all(isinstance(side, tuple) for r in RULES for side in (r.left, r.right))
+
+
+# ------------------------------------------------------------------------------------------------------- joined words
+
+STEMS = Rule("a wobbly gadget", ("wobble", "quak*", "ale"), ("gadget", "tin opener", "tool*", "lea"))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["wobble", "quak", "ing", "ale", "gadget", "tool", "s", "lea", "x", "qua", "adget"]), max_size=5
+    )
+)
+def test_a_joined_word_is_one_that_can_be_cut_into_two_matches(pieces: list[str]) -> None:
+    """By the definition: some cut, with at least three letters on either side, has a match of one side before it and one of the
+    other behind it."""
+    word = "".join(pieces)
+    left, right = bounds._compiled(STEMS.left), bounds._compiled(STEMS.right)
+    cuts = [(word[:i], word[i:]) for i in range(3, len(word) - 2)]
+    by_cut = any(
+        (left.fullmatch(a) and right.fullmatch(b)) or (right.fullmatch(a) and left.fullmatch(b)) for a, b in cuts
+    )
+    assert bounds._joined(word, STEMS) == by_cut
+
+
+@pytest.mark.parametrize("word", ["ab" * 100_000, "quak" + "q" * 200_000, "wobble" * 30_000])
+def test_a_long_word_takes_time_in_proportion(word: str) -> None:
+    """Every cut of these looked at in full would take a minute or more."""
+    begun = time.process_time()
+    refused(word)
+    assert time.process_time() - begun < 5

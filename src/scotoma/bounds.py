@@ -221,7 +221,7 @@ def _broken(text: str, rules: tuple[Rule, ...]) -> Rule | None:
         left, right = _compiled(rule.left), _compiled(rule.right)
         if any(left.search(r) for r in readings) and any(right.search(r) for r in readings):
             return rule
-        if any(_joined(word, left, right) for word in words):
+        if any(_joined(word, rule) for word in words):
             return rule
     return None
 
@@ -233,12 +233,40 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(r"(?<![^ ])(?:" + "|".join(parts) + r")(?![^ ])")
 
 
-def _joined(word: str, left: re.Pattern[str], right: re.Pattern[str]) -> bool:
-    """True if `word` is a match of one side directly followed by a match of the other."""
-    cuts = [(word[:i], word[i:]) for i in range(3, len(word) - 2)]
-    return any(
-        (left.fullmatch(a) and right.fullmatch(b)) or (right.fullmatch(a) and left.fullmatch(b)) for a, b in cuts
-    )
+class _Parts(NamedTuple):
+    """The patterns of a side that can stand inside a word: whole words, stems, and an expression that matches where a stem
+    begins."""
+
+    whole: tuple[str, ...]
+    stems: tuple[str, ...]
+    begins: re.Pattern[str]
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(patterns: tuple[str, ...]) -> _Parts:
+    alone = [p for p in patterns if " " not in p]
+    stems = tuple(p[:-1] for p in alone if p.endswith("*"))
+    begins = "|".join(map(re.escape, stems)) or "(?!)"
+    return _Parts(tuple(p for p in alone if not p.endswith("*")), stems, re.compile(f"(?={begins})"))
+
+
+_LEAST = 3  # letters of either part of a joined word
+
+
+def _joined(word: str, rule: Rule) -> bool:
+    """True if `word` is a match of one side directly followed by a match of the other. Linear in its length."""
+    sides = _parts(rule.left), _parts(rule.right)
+    return _follows(word, *sides) or _follows(word, *sides[::-1])
+
+
+def _follows(word: str, first: _Parts, then: _Parts) -> bool:
+    """Whether there is a cut before which `first` matches and behind which `then` does."""
+    ends = {len(w) for w in first.whole if word.startswith(w)}
+    from_here = min((len(s) for s in first.stems if word.startswith(s)), default=len(word))  # a stem matches at any end
+    cuts = {len(word) - len(w) for w in then.whole if word.endswith(w)}
+    if ends or from_here < len(word):
+        cuts.update(m.start() for m in then.begins.finditer(word))
+    return any(_LEAST <= i <= len(word) - _LEAST and (i >= from_here or i in ends) for i in cuts)
 
 
 def _readings(text: str) -> list[str]:
