@@ -53,11 +53,15 @@ def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = 
 
 def of_decision(decision: Decision, retry_after: int) -> Answer:
     """Of a Decision that does not pass. Scores and thresholds are for the log: who asks would learn how near it was."""
-    told = {"stage": decision.stage, "category": decision.category}
+
+    def no(status: int, code: str, wait: int | None = None) -> Answer:
+        told = decision.sentence
+        return Answer(status, code, told, retry_after=wait, stage=decision.stage, category=decision.category)
+
     if decision.stage == "limits":
-        return Answer(400, "limit_exceeded", decision.sentence, **told)
+        return no(400, "limit_exceeded")
     if decision.stage == "model" and decision.reason == ONE_COLOUR:
-        return Answer(400, "nothing_drawn", decision.sentence, **told)
+        return no(400, "nothing_drawn")
     if decision.state == "failure":
-        return Answer(503, "unavailable", decision.sentence, retry_after=retry_after, **told)
-    return Answer(400, "content_policy_violation", decision.sentence, **told)
+        return no(503, "unavailable", retry_after)
+    return no(400, "content_policy_violation")

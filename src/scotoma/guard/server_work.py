@@ -33,7 +33,14 @@ from scotoma.guard.process import Refused
 from scotoma.guard.server_errors import Answer, answer, of_decision
 from scotoma.guard.server_metrics import Metrics
 from scotoma.guard.server_moderation import TooMuch, moderated
-from scotoma.guard.server_schema import ChatRequest, ImagePart, ImageRequest, ModerationRequest, TextPart
+from scotoma.guard.server_schema import (
+    MOST_INPUTS,
+    ChatRequest,
+    ImagePart,
+    ImageRequest,
+    ModerationRequest,
+    TextPart,
+)
 from scotoma.records import Exchange, Turn
 
 T = TypeVar("T")
@@ -68,9 +75,11 @@ class Service:
         self.texts = line("texts", self._texts, TEXTS_AT_ONCE, TEXTS_WAITING)
         self.dialogues = line("dialogues", self._dialogues, TEXTS_AT_ONCE, TEXTS_WAITING)
         self.prompts = line("prompts", self.guard.decide_prompts, TEXTS_AT_ONCE, TEXTS_WAITING)
-        self.drawing = line("drawing", self._draw, batch, settings.waiting, linger=LINGER)
-        self.settling = line("settling", self._settle, batch, 16 * (batch + settings.waiting))
-        self.pictures = line("pictures", self._pictures, PICTURES_AT_ONCE, settings.waiting)
+        # What one request may bring has to find room.
+        room = max(settings.waiting, self.policy.limits.pictures)
+        self.drawing = line("drawing", self._draw, batch, room, linger=LINGER)
+        self.settling = line("settling", self._settle, batch, 16 * (batch + room))
+        self.pictures = line("pictures", self._pictures, PICTURES_AT_ONCE, max(settings.waiting, MOST_INPUTS))
         for p in crew.processes.values():
             metrics.watch_process(p.name, lambda p=p: p.up, lambda p=p: p.restarts)  # type: ignore[misc]
 
@@ -128,8 +137,8 @@ class Service:
             until=until,
             request=[items[i][1] for i in rows],
         )
-        by_row = dict(zip(rows, found, strict=True))
-        return [by_row.get(i, p) for i, p in enumerate(read)]  # type: ignore[misc]
+        decided = iter(found)
+        return [p if isinstance(p, Unavailable) else next(decided) for p in read]
 
     # --------------------------------------------------------------------------------------------------------- pictures
 
@@ -264,7 +273,8 @@ class Service:
         doing: asyncio.Future[T] = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(_gone(request))
         try:
-            await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {doing, leaving}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not doing.done():
                 self.metrics.gone()
                 raise Answer(400, "disconnected", "The client has gone.")
