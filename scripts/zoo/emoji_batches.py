@@ -30,20 +30,59 @@ class Batch:
     place: Tensor  # B
 
 
+# Three ways to make a drawing (premultiplied RGBA, H W 4) one in black ink; the rest of it is see-through.
+
+
 def inked(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A drawing (premultiplied RGBA, H W 4) in black ink: its darker parts, now and then its lighter ones, and mostly its
-    outline; the rest is see-through. What is dark is decided anew each time."""
+    """Its darker parts, now and then its lighter ones, and mostly its outline. What is dark is decided anew each time."""
     alpha = rgba[..., 3]
     shown = alpha > 0.5
     light = rgba[..., :3] @ LUMINANCE / np.maximum(alpha, 1e-3)
     limit = np.quantile(light[shown], rng.uniform(0.1, 0.8)) if shown.any() else 0.5
     ink = light > limit if rng.random() < 0.3 else light <= limit
     if rng.random() < 0.8:
-        edge = np.pad(shown, 1)
-        inside = edge[:-2, 1:-1] & edge[2:, 1:-1] & edge[1:-1, :-2] & edge[1:-1, 2:]
-        ink |= ~inside
+        ink |= ~_inside(shown)
+    return _black(rgba, ink)
+
+
+def lined(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lines between two to four levels of lightness and around it; now and then white lines in black."""
+    shown = rgba[..., 3] > 0.5
+    if not shown.any():
+        return _black(rgba, shown)
+    light = rgba[..., :3] @ LUMINANCE / np.maximum(rgba[..., 3], 1e-3)
+    limits = np.quantile(light[shown], np.sort(rng.uniform(0.05, 0.95, int(rng.integers(1, 4)))))
+    level = np.digitize(light, limits) * shown
+    lines = np.zeros_like(shown)
+    lines[:, :-1] |= level[:, :-1] != level[:, 1:]
+    lines[:-1] |= level[:-1] != level[1:]
+    if rng.random() < 0.3:
+        lines = ~lines
+    return _black(rgba, shown & (lines | ~_inside(shown)))
+
+
+def edged(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where its colours change most, on white."""
+    shown = rgba[..., 3] > 0.5
+    if not shown.any():
+        return _black(rgba, shown)
+    x = rgba[..., :3] + (1 - rgba[..., 3:])
+    change = sum(np.abs(np.diff(x, axis=k, prepend=x[:, :1] if k else x[:1])).sum(-1) for k in (0, 1))
+    return _black(rgba, shown & (change >= np.quantile(change[shown], rng.uniform(0.4, 0.85))))
+
+
+INKS = (inked, lined, edged)
+
+
+def _inside(shown: np.ndarray) -> np.ndarray:
+    """H W bool: its four neighbours are shown as well."""
+    edge = np.pad(shown, 1)
+    return edge[:-2, 1:-1] & edge[2:, 1:-1] & edge[1:-1, :-2] & edge[1:-1, 2:]
+
+
+def _black(rgba: np.ndarray, ink: np.ndarray) -> np.ndarray:
     out = np.zeros_like(rgba)
-    out[..., 3] = alpha * ink
+    out[..., 3] = rgba[..., 3] * ink
     return out
 
 
@@ -126,7 +165,7 @@ class EmojiData:
             y = min(max(top + int(shift[k, 1]), 0), SIZE - side)
             rgba = self.small[side][name[k], style[k]]
             if is_inked[k] and rng is not None:
-                rgba = inked(rgba, rng)
+                rgba = INKS[rng.integers(len(INKS))](rgba, rng)
             window = out[k, y : y + side, x : x + side]
             window *= 1 - rgba[..., 3:]
             window += rgba[..., :3]

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scotoma.models.load import load
+from scotoma.models.student import one_step
 from scotoma.records import write_text
 
 ZOO = Path(__file__).resolve().parents[2] / "src/scotoma/models/zoo"
@@ -38,7 +39,7 @@ DEFAULTS = {
 def ship(pipeline: Path, package: Path) -> None:
     """Write `package` from a StableDiffusionPipeline folder whose vae is the one in ../autoencoder."""
     model = load(pipeline, dtype=torch.float16)
-    model.defaults = DEFAULTS
+    model.defaults = DEFAULTS | ({"guidance": model.guidance} if one_step(model.scheduler) else {})
     partial = package.with_name(f".{package.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save(partial)

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from emoji_batches import NO_STYLE, TEMPLATES, Batch, EmojiData, compose
+from emoji_batches import INKS, NO_STYLE, TEMPLATES, Batch, EmojiData, compose
 from safetensors.torch import load_file
 from text_tower import text_config
 from torch import Tensor
@@ -210,7 +210,7 @@ def fit(
         "recipe": (f"{before}, then " if before else "")
         + f"scripts/zoo/train_clip.py, {steps} steps of {batch}, learning rate {lr}, seed {seed}"
         + ("; the text tower starts from that of zoo:emoji" if text is not None else "")
-        + (f", {100 * ink:g} % of the pictures in black ink" if ink else ""),
+        + (f", {100 * ink:g} % of the pictures in black ink, {len(INKS)} ways" if ink else ""),
     }
     export(ema, tokenizer, vision, out / "model", card(summary))
     write_text(out / "figures.json", json.dumps(summary, indent=1) + "\n")

@@ -259,6 +259,8 @@ def test_labels_may_be_guided_and_are_not_by_default(tiny_folders):
     assert Guidance.of(SFDConfig().resolved(labels)) == (1.0, 1.0, 1.0)
     assert Guidance.of(SFDConfig().resolved(texts)) == (7.5, 7.5, 7.5)
     assert SFDConfig().resolved(labels).stages == 1 and SFDConfig().resolved(texts).stages == 2
+    texts.defaults = {"guidance": 1.5}
+    assert Guidance.of(SFDConfig().resolved(load(tiny_folders["sd1"]), texts)) == (1.5, 1.5, 1.5)
     chosen = SFDConfig(guidance_training=2.0, guidance_teacher=3.0).resolved(texts)
     assert Guidance.of(chosen) == (2.0, 2.0, 3.0)
     config = SFDConfig(iterations=1, kept=2, forgotten=1, guidance_training=2.0, guidance_teacher=3.0)
@@ -569,6 +571,7 @@ def generator(sd1, tmp_path_factory) -> Path:
     """A one-call generator of sd1 in a folder."""
     config = SFDConfig(iterations=1, kept=2, observe_every=0)
     student = sfd.distil(sd1, KEPT, config, seed=1)
+    assert student.guidance == config.resolved(sd1).guidance_teacher
     folder = tmp_path_factory.mktemp("start") / "generator"
     student.save(folder)
     return folder

@@ -84,7 +84,7 @@ def run(
     that is a student already, ModelError for a start that does not fit, DivergedError, CheckpointError.
     """
     check_concepts(concepts, instead)
-    config = _checked(model, config)
+    config, start = _checked(model, config)
     if config.alternative == "classifier" and classify is None:
         raise UsageError("sfd: nobody classifies the pictures of this model; choose alternative given or mixture")
     if config.alternative != "given" and any(instead):
@@ -101,7 +101,7 @@ def run(
         told["prompts"] = prompts.figures()
     instead = list(instead) * (len(concepts) // len(instead))
     asked = {"concepts": [c.name for c in concepts], "instead": instead, **told}
-    loop = _loop(model, config, asked, config.kept + config.forgotten, seed, observe, folder)
+    loop = _loop(model, start, config, asked, config.kept + config.forgotten, seed, observe, folder)
     told |= loop.start
     retold = classifier_says(model, concepts, classify) if config.alternative == "classifier" and classify else None
     distils = config.stages == 2 and not loop.start
@@ -150,25 +150,27 @@ def distil(
 ) -> Model:
     """A one-call student of `model`, which is not changed, that has forgotten nothing, after `config.iterations`: what
     `start` takes. `prompts` are texts, or class names of a label-conditional model; the rest is as for `run`. It shares
-    all components of `model` but the network."""
-    config = _checked(model, dataclasses.replace(config, start=config.start or "none"))
+    all components of `model` but the network. Its `guidance` is the teacher's, with which `run` goes on from it."""
+    config, start = _checked(model, dataclasses.replace(config, start=config.start or "none"))
     if model.labels:
         told: dict[str, Any] = {"prompts": list(prompts)}
         conditions = Conditions(model.encode(prompts), null=model.null(1))
     else:
         asked = Prompts(tuple(prompts)).check()
         told, conditions = {"prompts": asked.figures()}, text_conditions(model, asked)
-    loop = _loop(model, config, told, config.kept, seed, observe, folder)
+    loop = _loop(model, start, config, told, config.kept, seed, observe, folder)
     with _aside(model, config.offload):
         loop.config = loop.budgeted(conditions, None, distils=False)
         average, _ = loop.fit([Stage("distil", conditions, loop.config.iterations)])
     student = as_student(model, scheduler_config(model.scheduler, loop.nets.t_init))
     average.copy_to(student.unet)
+    student.defaults = {**model.defaults, "guidance": config.guidance_teacher}
     return student
 
 
 def _loop(
     model: Model,
+    start: Model | None,
     config: SFDConfig,
     asked: Mapping[str, Any],
     samples: int,
@@ -183,7 +185,6 @@ def _loop(
         raise UsageError(
             f"sfd: {processes.world} processes share {samples} samples, so some have none; start fewer, or raise kept"
         )
-    start = _start(model, config)
     begins = {} if start is None else {"start": {"name": start.name, "hash": start.hash()}}
     nets = Nets.of(model, config.sigma_init, Guidance.of(config), None if start is None else start.unet)
     nets = lightened(nets, config, mix(seed, 0))
@@ -225,11 +226,13 @@ def _aside(model: Model, aside: bool) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------------ what it begins with
 
 
-def _checked(model: Model, config: SFDConfig) -> SFDConfig:
-    """The config as it will be. Raises StackingError for a student, UsageError."""
+def _checked(model: Model, config: SFDConfig) -> tuple[SFDConfig, Model | None]:
+    """The config as it will be, and the start. Raises StackingError for a student, UsageError, ModelError for a start that
+    does not fit."""
     if one_step(model.scheduler):
         raise StackingError(f"{model.name} draws in one call already; distil the model that it was made of")
-    return config.resolved(model)
+    start = _start(model, config.resolved(model))
+    return config.resolved(model, start), start
 
 
 def _prompts(

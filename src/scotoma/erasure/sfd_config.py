@@ -101,13 +101,17 @@ class SFDConfig:
     )
     retain_file: str = field(default="", metadata={"help": "text: a file of kept prompts, one a line, as well"})
     guidance_training: float = field(
-        default=0.0, metadata={"help": "of the score in its own loss; 0: the model's own for text, 1 (none) for labels"}
+        default=0.0,
+        metadata={
+            "help": "of the score in its own loss; 0: the start's, or else the model's own, for text, 1 (none) for labels"
+        },
     )
     guidance_score: float = field(
         default=0.0, metadata={"help": "of the score in the student's loss; 0: as guidance_training"}
     )
     guidance_teacher: float = field(
-        default=0.0, metadata={"help": "of the teacher; 0: the model's own for text, 1 (none) for labels"}
+        default=0.0,
+        metadata={"help": "of the teacher; 0: the start's, or else the model's own, for text, 1 (none) for labels"},
     )
     untold: float = field(
         default=0.1, metadata={"help": "share of samples whose score is trained on no prompt, where it is guided"}
@@ -180,7 +184,7 @@ class SFDConfig:
         if self.keep == "score" and self.score_rank:
             raise UsageError("sfd: a score of low rank is for the training alone; take keep=student, or score_rank=0")
 
-    def resolved(self, model: Model) -> SFDConfig:
+    def resolved(self, model: Model, start: Model | None = None) -> SFDConfig:
         """Stages and guidance as they will be. Raises UsageError for a model or a setting that does not fit."""
         if model.family.name not in ("label-unet", "sd1", "sd2"):
             raise UsageError(
@@ -193,7 +197,7 @@ class SFDConfig:
             raise UsageError(
                 "sfd: nobody classifies the pictures of a model of texts; choose alternative given or mixture"
             )
-        own = 1.0 if model.labels else model.guidance
+        own = 1.0 if model.labels else (start or model).guidance
         training = self.guidance_training or own
         return dataclasses.replace(
             self,
