@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts/zoo"))  # the scripts import one another by bare name
 
 import train_clip
-from emoji_batches import NO_STYLE, Batch, inked
+from emoji_batches import INKS, NO_STYLE, Batch, edged, inked, lined
 from train_clip import ANY, Captions, contrastive, describe, truth
 
 from scotoma.detectors.image import zoo_clip
@@ -232,6 +232,30 @@ class TestInk:
             assert (ink[..., :3] == 0).all() and (ink[self.drawing()[..., 3] == 0] == 0).all()
         outlined = [ink[2, 2:8, 3].all() and ink[2:8, 7, 3].all() for ink in seen]
         assert 0.5 < np.mean(outlined) < 1
+
+    def test_lines_where_lightness_changes_and_around(self) -> None:
+        """The halves meet between columns 4 and 5, so that a line between them is in column 4; there is none where all limits are
+        of the darker half. White lines in black are the other way round."""
+        seen = [lined(self.drawing(), np.random.default_rng(seed)) for seed in range(40)]
+        square = self.drawing()[..., 3] > 0
+        for ink in seen:
+            assert (ink[..., :3] == 0).all() and (ink[~square] == 0).all()
+            assert ink[2, 2:8, 3].all() and ink[2:8, 2, 3].all() and ink[2:8, 7, 3].all() and ink[7, 2:8, 3].all()
+        inner = {(*ink[4, 3:7, 3].tolist(),) for ink in seen}
+        line, none = np.array([0.0, 1.0, 0.0, 0.0]), np.zeros(4)
+        assert inner == {tuple(x) for x in (line, none, 1 - line, 1 - none)}
+
+    def test_edges_where_colours_change_most(self) -> None:
+        """White to dark red changes by 2.7, dark red to yellow by 1.7 and white to yellow by 1; in the halves nothing changes."""
+        for seed in range(20):
+            ink = edged(self.drawing(), np.random.default_rng(seed))
+            assert (ink[..., :3] == 0).all() and (ink[self.drawing()[..., 3] == 0] == 0).all()
+            assert ink[2:8, 2, 3].all() and ink[2, 2:5, 3].all()  # red against white, left and above
+            assert not ink[3:7, 3, 3].any() and not ink[3:7, 6, 3].any()
+
+    def test_nothing_shown_is_nothing_drawn(self) -> None:
+        for way in INKS:
+            assert (way(np.zeros((10, 10, 4), np.float32), np.random.default_rng(0)) == 0).all()
 
     def test_a_training_goes_on_from_given_weights_and_says_so(self, tmp_path: Path) -> None:
         run(tmp_path / "first", Fake())
