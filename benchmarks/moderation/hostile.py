@@ -22,7 +22,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import recording
-from material import GUIDELINE, HERE, labelled_items, parser, results_of, share
+from material import GUIDELINE, HERE, labelled_items, parser, results_of, share, spread
 from perturbations import PERTURBATIONS, attempts, injected, perturbed
 
 from scotoma.cli.label import annotator
@@ -34,7 +34,7 @@ from scotoma.dialogue.demo.gold import FILE, read_gold
 from scotoma.dialogue.guideline import Guideline, load_guideline
 from scotoma.dialogue.schema import Item
 from scotoma.errors import MissingExtraError
-from scotoma.records import Figure, sha256_text, write_text
+from scotoma.records import Figure, write_text
 
 Judge = Annotator | Detector
 ANNOTATORS = ("patterns", "descriptions", "local")
@@ -131,15 +131,6 @@ def figures(
         if keep:
             keep(name, told)
     return found
-
-
-def spread(items: Sequence[Item]) -> list[Item]:
-    """In an order that depends on ids alone, both levels by turns, so that the first few are a sample of all."""
-    by: dict[str, list[Item]] = {}
-    for item in sorted(items, key=lambda i: sha256_text(i.id)):
-        by.setdefault(item.level, []).append(item)
-    longest = max(map(len, by.values()))
-    return [row[i] for i in range(longest) for row in by.values() if i < len(row)]
 
 
 def main() -> None:

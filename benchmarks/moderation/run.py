@@ -1,16 +1,17 @@
 """From raw dialogues to students, offline with real annotators, and what the students are worth on gold.
 
-    python benchmarks/moderation/run.py             # the demonstration, context against words alone, label noise
+    python benchmarks/moderation/run.py             # the demonstration, context against words alone, the fresh set
     python benchmarks/moderation/run.py --busy      # the same without its time; for a machine that does something else
+    python benchmarks/moderation/run.py --noise     # label noise alone, into results/noise.json; half an hour
+    python benchmarks/moderation/run.py --smoke     # a little of everything, written to a temporary folder
 
 The demonstration is that of `scotoma demo dialogue` (scotoma/dialogue/demo/run.py). Where it is timed it begins from nothing; with
---busy it goes on from build/benchmarks/moderation. Gold is what dialogue/demo/gold.py says; intervals resample dialogues. The
-best annotator is chosen by its F1 on gold itself, which favours it.
+--busy it goes on from build/benchmarks/moderation. Gold and the fresh set are what dialogue/demo/gold.py says; intervals resample
+dialogues. The best annotator is chosen by its F1 on gold itself, which favours it.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -25,30 +26,40 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import recording
+from material import GUIDELINE, HERE, parser, results_of, spread
 
 from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator
 from scotoma.detectors.contract import FLAGGED
 from scotoma.detectors.text.student import load_student
-from scotoma.dialogue.demo.gold import Gold, difference, read_gold
-from scotoma.dialogue.demo.run import GUIDELINE, Demonstration, by_student, demonstrate
+from scotoma.dialogue.annotators.contract import Annotator
+from scotoma.dialogue.asking import ask
+from scotoma.dialogue.demo.generator import generate
+from scotoma.dialogue.demo.gold import against_gold, difference, fresh, read_gold
+from scotoma.dialogue.demo.run import Demonstration, answers_of, by_student, by_vote, demonstrate
+from scotoma.dialogue.distil import training
+from scotoma.dialogue.distil.parts import Learner
 from scotoma.dialogue.distil.training import DistilConfig, distil
+from scotoma.dialogue.duplicates import without_duplicates
 from scotoma.dialogue.guideline import Guideline, load_guideline
+from scotoma.dialogue.packages import smalltalk
 from scotoma.dialogue.schema import Label, Labelled
+from scotoma.dialogue.split import split
 from scotoma.dialogue.views import items
 from scotoma.records import Exchange, Figure, write_text
 
-HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "build/benchmarks/moderation"
 DIALOGUES, LLM_ITEMS = 1500, 600
-NOISE, SEEDS = (0.0, 0.1, 0.2, 0.3, 0.4), (0, 1, 2)
+SMALL, SMALL_LLM = 200, 20
+NOISE, SEEDS = (0.0, 0.1, 0.2, 0.3, 0.4), (0, 1)
+REREAD = 24  # gold items on which the language model criticises itself
 TITLES = {"F1 of commitment": "f1", "precision of commitment": "precision", "recall of commitment": "recall"}
 
 
-def of_demo(made: Demonstration, guideline: Guideline) -> dict[str, Figure]:
-    told = json.loads((FOLDER / "demo/gold.json").read_text())
+def of_demo(made: Demonstration, folder: Path) -> dict[str, Figure]:
+    told = json.loads((folder / "gold.json").read_text())
     out: dict[str, Figure] = {}
     for name, found in made.figures.items():
         for title, short in TITLES.items():
@@ -56,10 +67,41 @@ def of_demo(made: Demonstration, guideline: Guideline) -> dict[str, Figure]:
                 out[f"{name.replace(' ', '_')}_{short}"] = found[title]
         out |= {k.replace(" ", "_"): f for k, f in found.items() if k.startswith("kappa")}
     for other, short in ((told["best"], "best_annotator"), ("vote", "vote")):
-        f = made.figures["embedded"][f"F1, minus {other}"]
-        out[f"student_minus_{short}_f1"] = f
-        out[f"student_minus_{short}_f1_low"] = Figure(f.low, f.n, interval="none", note="lower end of the interval")
+        out |= lower_end(f"student_minus_{short}_f1", made.figures["embedded"][f"F1, minus {other}"], other)
     out["labelled_items"] = recording.number(len(made.run.items))
+    out["labelled_without_a_label"] = recording.number(sum(not x.label.label for x in made.run.labelled()))
+    return out
+
+
+def lower_end(name: str, f: Figure, other: str) -> dict[str, Figure]:
+    """A difference, and the lower end of its interval as a figure of its own."""
+    low = Figure(f.low, f.n, interval="none", note="lower end of the interval")
+    return {name: dataclasses.replace(f, note=f"against {other}"), f"{name}_low": low}
+
+
+def on_fresh(
+    made: Demonstration, annotators: Sequence[Annotator], folder: Path, guideline: Guideline
+) -> dict[str, Figure]:
+    """The same on the fresh set, without the language model, which is slow and has left the vote or is one of several."""
+    there = fresh()
+    chosen = [a for a in annotators if a.kind != "llm"]
+    answers = answers_of(there, chosen, guideline, lambda what, done, total: None)
+    voters = {a["name"] for a in made.run.summary()["annotators"] if a["role"] == "voter"}
+    flagged = {name: np.array([a.label == guideline.positive for a in rows]) for name, rows in answers.items()}
+    flagged["vote"] = by_vote(there, answers, [a for a in chosen if a.name in voters], guideline)
+    for route in ("embedded", "ngrams"):
+        flagged[route] = by_student(there, folder / route, guideline)
+    found = {name: against_gold(there, f, guideline) for name, f in flagged.items()}
+    out = {
+        f"fresh_{name.replace(' ', '_')}_{short}": of[title]
+        for name, of in found.items()
+        for title, short in TITLES.items()
+    }
+    f1 = {a.name: found[a.name]["F1 of commitment"].value or 0.0 for a in chosen}
+    best = max(f1, key=f1.__getitem__)
+    for other, short in ((best, "best_annotator"), ("vote", "vote")):
+        f = difference(there, flagged["embedded"], flagged[other], guideline)
+        out |= lower_end(f"fresh_student_minus_{short}_f1", f, other)
     return out
 
 
@@ -70,82 +112,127 @@ def without_context(labelled: Sequence[Labelled]) -> list[Labelled]:
     ]
 
 
-def context(made: Demonstration, gold: Sequence[Gold], guideline: Guideline) -> dict[str, Figure]:
-    """Two students of the same labels, one of which never sees a context, on the gold items that have one."""
-    folder = FOLDER / "words-alone"
-    shutil.rmtree(folder, ignore_errors=True)
-    distil(without_context(made.run.labelled()), folder, guideline=guideline)
-    chosen = [g for g in gold if g.item.level == "context"]
-    whole = by_student(chosen, FOLDER / "demo/embedded", guideline)
-    seen = load_student(folder)([Exchange(g.item.exchange.response) for g in chosen])[guideline.positive]
-    alone = np.array([v.label == FLAGGED for v in seen])
-    return {"context_minus_utterance_f1": difference(chosen, whole, alone, guideline)}
+def context(made: Demonstration, folder: Path, guideline: Guideline) -> dict[str, Figure]:
+    """Two students of the same labels, one of which never sees a context, on the items that have one."""
+    blind = folder / "words-alone"
+    shutil.rmtree(blind, ignore_errors=True)
+    distil(without_context(made.run.labelled()), blind, guideline=guideline)
+    out = {}
+    for name, there in (("", read_gold()), ("fresh_", fresh())):
+        chosen = [g for g in there if g.item.level == "context"]
+        whole = by_student(chosen, folder / "embedded", guideline)
+        seen = load_student(blind)([Exchange(g.item.exchange.response) for g in chosen])[guideline.positive]
+        alone = np.array([v.label == FLAGGED for v in seen])
+        out[f"{name}context_minus_utterance_f1"] = difference(chosen, whole, alone, guideline)
+    return out
 
 
-def noise(gold: Sequence[Gold], guideline: Guideline, route: str) -> list[dict[str, Any]]:
+def self_criticism(model: Annotator, guideline: Guideline, n: int) -> dict[str, Figure]:
+    """The language model on a few gold items: its labels, and what becomes of them when it reads them again."""
+    known = {g.item.id: g for g in read_gold()}
+    chosen = [known[i.id] for i in spread([g.item for g in known.values()])[:n]]
+    first = [v.answer.label for v in ask(model, "vote", [g.item for g in chosen], guideline)]
+    rows = [i for i, label in enumerate(first) if label]
+    again = ask(model, "criticise", [chosen[i].item for i in rows], guideline, [first[i] for i in rows])
+    after = [v.answer.label for v in again]
+    none = len(chosen) - len(rows)
+    before = [first[i] == chosen[i].label for i in rows]
+    right = [label == chosen[i].label for i, label in zip(rows, after, strict=True)]
+    changed = [label != first[i] for i, label in zip(rows, after, strict=True)]
+    told = {"accuracy_before": before, "accuracy_after": right, "changed": changed}
+    return {
+        f"self_criticism_{model.name}_{name}": dataclasses.replace(recording.rate(sum(hits), len(hits)), undecided=none)
+        for name, hits in told.items()
+    }
+
+
+def kept(learner: Learner) -> Learner:
+    """A learner that makes the features of an exchange once."""
+    known: dict[Exchange, np.ndarray] = {}
+
+    def prepare(exchanges: Sequence[Exchange]) -> np.ndarray:
+        new = [e for e in dict.fromkeys(exchanges) if e not in known]
+        known.update(zip(new, learner.prepare(new) if new else [], strict=True))
+        return np.stack([known[e] for e in exchanges])
+
+    return dataclasses.replace(learner, prepare=prepare)
+
+
+def noise(route: str, dialogues: int, shares: Sequence[float], seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Students of the template labels of the same dialogues, a share of the training labels turned round, with and without
     confident learning: F1 on gold, the mean of a few seeds."""
-    from scotoma.dialogue.demo.generator import generate
-    from scotoma.dialogue.duplicates import without_duplicates
-    from scotoma.dialogue.split import split
-
-    kept = [i for i in without_duplicates(items(generate(DIALOGUES, 0)), near=None).kept if i.given in guideline.labels]
-    splits = split(kept, seed=0)
+    guideline, gold = load_guideline(GUIDELINE), read_gold()
+    there = without_duplicates(items(generate(dialogues, 0)), near=None).kept
+    chosen = [i for i in there if i.given in guideline.labels]
+    splits = split(chosen, seed=0)
     other = dict(zip(guideline.labels, reversed(guideline.labels), strict=True))
+    truth = np.array([g.label == guideline.positive for g in gold])
+    if route == "embedded":
+        one = kept(training.ROUTES[route](DistilConfig()))
+        training.ROUTES[route] = lambda config: one
     out = []
-    for share in NOISE:
+    for share in shares:
         for how in ("drop", "off"):
             values = []
-            for seed in SEEDS:
-                turned = np.random.default_rng((seed, 1)).random(len(kept)) < share
+            for seed in seeds:
+                turned = np.random.default_rng((seed, 1)).random(len(chosen)) < share
                 labelled = [
                     Labelled(
                         i,
                         Label(i.id, other[i.given] if t and splits[i.id] == "train" else i.given, "human"),
                         splits[i.id],
                     )
-                    for i, t in zip(kept, turned, strict=True)
+                    for i, t in zip(chosen, turned, strict=True)
                 ]
                 with tempfile.TemporaryDirectory() as place:
                     folder = Path(place) / "student"
-                    distil(
-                        labelled, folder, guideline=guideline, route=route, config=DistilConfig(noise=how), seed=seed
-                    )  # type: ignore[arg-type]
+                    config = DistilConfig(noise=how)  # type: ignore[arg-type]
+                    distil(labelled, folder, guideline=guideline, route=route, config=config, seed=seed)
                     flagged = by_student(gold, folder, guideline)
-                truth = np.array([g.label == guideline.positive for g in gold])
                 values.append(2 * float((truth & flagged).sum()) / float(truth.sum() + flagged.sum()))
-            out.append(
-                {
-                    "route": route,
-                    "noise": share,
-                    "confident_learning": how,
-                    "f1": statistics.mean(values),
-                    "seeds": values,
-                }
-            )
+            row = {"route": route, "noise": share, "confident_learning": how, "f1": statistics.mean(values)}
+            out.append({**row, "seeds": values})
             print(json.dumps(out[-1]), file=sys.stderr, flush=True)
     return out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--busy", action="store_true", help="do not time the demonstration")
-    busy = parser.parse_args().busy
-    begun = recording.begin(HERE, f"{os.cpu_count()} cores")
-    if not busy:
+    made = parser(__doc__)
+    made.add_argument("--busy", action="store_true", help="do not time the demonstration")
+    made.add_argument("--noise", action="store_true", help="label noise alone")
+    args = made.parse_args()
+    begun, results = recording.begin(HERE, f"{os.cpu_count()} cores"), results_of(args.smoke)
+    if args.noise:
+        how: tuple[Any, ...] = (SMALL, NOISE[::2], SEEDS[:1]) if args.smoke else (DIALOGUES, NOISE, SEEDS)
+        rows = [row for route in ("ngrams", "embedded") for row in noise(route, *how)]
+        write_text(results / "results/noise.json", json.dumps({**begun, "rows": rows}, indent=1) + "\n")
+        return
+    folder = results / "demo" if args.smoke else FOLDER / "demo"
+    timed = not args.busy and not args.smoke
+    if timed:
         recording.require_quiet()
-        shutil.rmtree(FOLDER / "demo", ignore_errors=True)
-    guideline, gold = load_guideline(GUIDELINE), read_gold()
-    start = time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)
+    guideline, start = load_guideline(GUIDELINE), time.monotonic()
     voters, reserves = [annotator(s) for s in OFFLINE], [annotator(s) for s in OFFLINE_RESERVES]
-    made = demonstrate(FOLDER / "demo", voters, reserves, subsets={"local": LLM_ITEMS}, dialogues=DIALOGUES)
+    if args.smoke:  # the language model takes half a second an item
+        voters = [a for a in voters if a.kind != "llm"]
+    found = demonstrate(
+        folder,
+        voters,
+        reserves,
+        subsets={a.name: LLM_ITEMS for a in voters if a.kind == "llm"},
+        dialogues=SMALL if args.smoke else DIALOGUES,
+        smalltalk=smalltalk(),
+    )
     minutes = (time.monotonic() - start) / 60
-    figures = of_demo(made, guideline) | context(made, gold, guideline)
-    if not busy:
+    figures = of_demo(found, folder)
+    if timed:
         figures["end_to_end_minutes"] = recording.number(minutes)
-    recording.write(HERE, begun, figures, keep=True)
-    rows = [row for route in ("ngrams", "embedded") for row in noise(gold, guideline, route)]
-    write_text(HERE / "results/noise.json", json.dumps({**begun, "rows": rows}, indent=1) + "\n")
+        recording.write(results, begun, figures, keep=True)  # the time is safe before the rest
+    figures |= context(found, folder, guideline) | on_fresh(found, [*voters, *reserves], folder, guideline)
+    for model in (a for a in voters if a.kind == "llm"):
+        figures |= self_criticism(model, guideline, REREAD)
+    recording.write(results, begun, figures, keep=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scotoma.dialogue.demo.generator import SMALLTALK_SHARE, generate
+from scotoma.dialogue.demo.gold import fresh
 from scotoma.dialogue.demo.grammar import FOLDER, LABELS, MANNERS, fill, read_grammars, read_templates
 from scotoma.dialogue.guideline import load_guideline
 from scotoma.dialogue.schema import Dialogue
@@ -80,14 +81,24 @@ def test_gold_is_large_enough_and_has_both_views(gold: list[Dialogue]) -> None:
     assert len(gold) >= 200 and sum(given.values()) >= 450 and min(given.values()) >= 150
 
 
-def test_train_and_gold_share_no_topic_and_no_response(train: list[Dialogue]) -> None:
-    sets = {
-        name: {plain(t.text) for d in dialogues for t in d.turns if t.speaker == "assistant"}
-        for name, dialogues in (("train", train), ("gold", generate(1000, 3, "gold")))
-    }
-    assert not sets["train"] & sets["gold"]
+def test_no_two_sets_share_a_topic_or_a_response(train: list[Dialogue]) -> None:
+    """Nor do examples of the guideline, which annotators learn from, share a response with the two sets for evaluation."""
+    made = {"train": train, "gold": generate(1000, 3, "gold"), "fresh": generate(1000, 3, "fresh")}
+    said = {n: {plain(t.text) for d in ds for t in d.turns if t.speaker == "assistant"} for n, ds in made.items()}
+    said["examples"] = {plain(e.exchange.response.text) for e in load_guideline("commitments").examples}
+    for a, b in (("train", "gold"), ("train", "fresh"), ("gold", "fresh"), ("examples", "gold"), ("examples", "fresh")):
+        shared = len(said[a] & said[b])  # a number: a failure must not show the texts of gold
+        assert shared == 0, f"{a} and {b} share {shared} responses"
     topics = {name: {t for g in read_grammars(name) for t in g.topics} for name in MANNERS}
-    assert not topics["train"] & topics["gold"] and len(topics["train"]) >= 16
+    assert not topics["train"] & topics["gold"] and not (topics["train"] | topics["gold"]) & topics["fresh"]
+    assert len(topics["train"]) >= 40 and len(read_grammars("train")) == 6
+
+
+def test_the_fresh_set_is_large_enough_and_has_labels_of_templates_alone() -> None:
+    found = fresh()
+    assert len(found) >= 400 and sum(g.item.level == "context" for g in found) >= 200
+    assert all(g.label == g.template and not g.first and not g.second and not g.item.given for g in found)
+    assert 0.25 < sum(g.label == LABELS[0] for g in found) / len(found) < 0.4
 
 
 def test_every_kind_says_its_label_and_why() -> None:
@@ -143,7 +154,7 @@ def test_smalltalk_is_mixed_in_without_commitments(tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="templates train and gold, not 'silver'"):
+    with pytest.raises(UsageError, match="templates train, gold, fresh, not 'silver'"):
         generate(1, 0, "silver")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="must be 1 or more, got 0"):
         generate(0, 0)

@@ -141,6 +141,23 @@ def test_undecided_items_are_left_out_and_counted(tmp_path):
     assert done.counts["items"]["train"]["undecided"] == 1
 
 
+def test_an_undecided_item_teaches_by_its_soft_label_in_training_alone():
+    """Truth, by which classes are weighed, is the likelier side; without soft labels the item is left out."""
+    items = labelled(60)
+
+    def gap(one, p):
+        return dataclasses.replace(one, label=Label(one.item.id, "", "vote", p, "tie"))
+
+    for split, more in (("train", 2), ("validation", 0)):
+        own = [one for one in items if one.split == split]
+        with_gaps = [gap(own[0], 0.5), gap(own[1], 0.3), gap(own[2], None), *own[3:]]
+        found = samples(with_gaps, split, GUIDELINE)
+        assert len(found) == len(own) - 3 + more
+        assert len(samples(with_gaps, split, GUIDELINE, soft=False)) == len(own) - 3
+        if more:
+            assert found.truth[:2].tolist() == [1, 0] and found.targets[:2].tolist() == [0.5, 0.3]
+
+
 def test_what_is_refused(tmp_path, monkeypatch):
     items = labelled(200)
     run(items, tmp_path / "s")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from scotoma.detectors.text.segments import answered
 from scotoma.dialogue.annotators.embedding import REACH, SOFTNESS, nearest_examples, similarity_to_descriptions
-from scotoma.dialogue.annotators.scored import said_last
 from scotoma.dialogue.guideline import Example, Guideline
 from scotoma.dialogue.schema import Item
 from scotoma.errors import DataError
@@ -109,5 +109,5 @@ def test_what_the_customer_said_last_goes_back_over_a_few_words() -> None:
         Turn("assistant", "Are you still there?"),
         Turn("user", "Yes, still here."),
     )
-    assert said_last(Exchange(Turn("assistant", "Sure."), turns)) == "Do I get a new lamp? Yes, still here."
-    assert said_last(Exchange(Turn("assistant", "Sure."))) == ""
+    assert answered(Exchange(Turn("assistant", "Sure."), turns)) == "Do I get a new lamp? Yes, still here."
+    assert answered(Exchange(Turn("assistant", "Sure."))) == ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scotoma.dialogue import packages
-from scotoma.dialogue.packages import MINILM, SMOLLM2, Package, minilm, smollm2, weights
+from scotoma.dialogue.packages import MINILM, SMOLLM2, Package, minilm, smalltalk, smollm2, weights
 from scotoma.errors import MissingPackageError, ModelError
 
 MODEL = Package(
@@ -35,6 +35,13 @@ def test_found_without_importing(installed: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(packages, "SMOLLM2", MODEL)
     assert minilm() == installed / "stand_in"
     assert smollm2() == installed / "stand_in" / "model.safetensors"
+
+
+def test_small_talk_is_there_or_not(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "SMALLTALK", MODEL)
+    assert smalltalk() == installed / "stand_in"
+    monkeypatch.setattr(packages, "SMALLTALK", dataclasses.replace(MODEL, name="not-there"))
+    assert smalltalk() is None
 
 
 def test_other_weights_are_refused(installed: Path) -> None:

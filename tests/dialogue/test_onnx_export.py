@@ -38,7 +38,7 @@ def student(request, bert, tmp_path_factory, test_split):
     config = DistilConfig(
         noise="off",
         encoder=EncoderConfig(encoder=str(bert), epochs=4, lr=3e-3),
-        embedded=EmbeddedConfig(encoder=str(bert), epochs=20, hidden=8),
+        embedded=EmbeddedConfig(encoder=str(bert)),
     )
     folder = tmp_path_factory.mktemp(request.param) / "s"
     distil(labelled(200), folder, guideline=GUIDELINE, route=request.param, config=config)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sample_students import GUIDELINE, labelled, write_bert
 from scotoma.detectors.registry import load_detector
+from scotoma.detectors.text import student as students
+from scotoma.detectors.text.embedded import Head, head_of, layers_of
 from scotoma.detectors.text.student import load_student
 from scotoma.detectors.verify import verify
 from scotoma.dialogue.distil.embedded import EmbeddedConfig
@@ -30,7 +34,7 @@ def bert(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def embedded(bert, tmp_path_factory):
-    config = DistilConfig(noise="off", embedded=EmbeddedConfig(encoder=str(bert), epochs=10, hidden=8))
+    config = DistilConfig(noise="off", embedded=EmbeddedConfig(encoder=str(bert)))
     return distil(labelled(200), tmp_path_factory.mktemp("e") / "s", guideline=GUIDELINE, config=config)
 
 
@@ -47,30 +51,56 @@ def states(model, ids):
 
 
 def test_embedded_by_its_formula(bert, embedded):
-    """[r, c, r * c, r - c] of mean-pooled states of norm 1, gelu, Platt: written out with transformers alone."""
-    from safetensors.torch import load_file
+    """Means of the states of every layer over the tokens of the response and over those of what it answers, which is the turn
+    of the user and not that of the assistant between them; a linear head, Platt: written out with transformers alone. The
+    network has one layer, so that layer 1 is all that is read."""
     from transformers import AutoModel, AutoTokenizer
 
     model, tokenizer = AutoModel.from_pretrained(bert).eval(), AutoTokenizer.from_pretrained(bert)
     t = load_file(embedded.folder / "weights.safetensors")
+    assert embedded.student.settings["layers"] == list(range(1, model.config.num_hidden_layers + 1))
+    ids = tokenizer.convert_tokens_to_ids
 
-    def embed(text):
-        return torch.nn.functional.normalize(states(model, tokenizer(text)["input_ids"]).mean(0), dim=0)
+    def z(words, parts):
+        with torch.inference_mode():
+            given = torch.tensor([ids(words)])
+            layers = model(input_ids=given, output_hidden_states=True).hidden_states[1:]
+        means = [h[0, part].mean(0) if part else torch.zeros(h.shape[-1]) for h in layers for part in parts]
+        return float(torch.cat(means) @ t["weight"] + t["bias"])
 
-    r, c = embed("yes we have"), embed("what about the mint tea ?")
-    alone = embed("the car is here")
-    wanted = []
-    for x in (torch.cat([r, c, r * c, r - c]), torch.cat([alone, 0 * alone, 0 * alone, alone])):
-        h = torch.nn.functional.gelu(t["first.weight"] @ x + t["first.bias"])
-        z = float((t["last.weight"] @ h + t["last.bias"])[0])
-        wanted.append(1 / (1 + np.exp(-(embedded.student.calibration.slope * z + embedded.student.calibration.offset))))
-    found = load_student(embedded.folder, encoder=bert)([PAIR, ALONE])["tea"]
+    pair = z(
+        ["[CLS]", "yes", "we", "have", "[SEP]", "what", "about", "the", "mint", "tea", "?", "[SEP]"],
+        ([1, 2, 3], [5, 6, 7, 8, 9, 10]),
+    )
+    alone = z(["[CLS]", "the", "car", "is", "here", "[SEP]"], ([1, 2, 3, 4], []))
+    calibration = embedded.student.calibration
+    wanted = [1 / (1 + np.exp(-(calibration.slope * v + calibration.offset))) for v in (pair, alone)]
+    turns = (Turn("user", "what about the mint tea ?"), Turn("assistant", "a map"))
+    asked = Exchange(Turn("assistant", "yes we have"), turns)
+    found = load_student(embedded.folder, encoder=bert)([asked, ALONE])["tea"]
     np.testing.assert_allclose([v.score for v in found], wanted, atol=1e-5)
+
+
+def test_a_student_of_the_older_features_is_refused(embedded, bert, tmp_path):
+    """One whose head knows another width, and one without layers."""
+    with pytest.raises(ModelError, match="gives 3 numbers and the head knows 2"):
+        Head(np.ones(2, np.float32), 0.0).logits(np.ones((1, 3), np.float32))
+    with pytest.raises(ModelError, match="not the weights of a head"):
+        head_of({"first.weight": torch.ones(2, 2)})
+    student = dataclasses.replace(embedded.student, settings={"longest": 64})
+    copy = tmp_path / "old"
+    shutil.copytree(embedded.folder, copy)
+    students.save(copy, student, load_file(embedded.folder / "weights.safetensors"), embedded.card)
+    with pytest.raises(ModelError, match="an older version of this route"):
+        load_student(copy, encoder=bert)
+
+
+def test_layers_that_are_read():
+    assert layers_of(6) == (2, 4, 5, 6) and layers_of(12) == (4, 8, 11, 12) and layers_of(1) == (1,)
 
 
 def test_encoder_by_its_formula(encoder):
     """w h + b on the raw state of [CLS] of ids put together by hand, no pooler."""
-    from safetensors.torch import load_file
     from transformers import AutoConfig, BertModel, BertTokenizer
 
     inside = encoder.folder / "encoder"

@@ -48,6 +48,7 @@ def _dialogue(args: argparse.Namespace) -> int:
     from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator, write
     from scotoma.cli.progress import progress
     from scotoma.dialogue.demo.run import demonstrate
+    from scotoma.dialogue.packages import smalltalk
 
     annotators, reserves = [annotator(s) for s in OFFLINE], [annotator(s) for s in OFFLINE_RESERVES]
     with progress("dialogue") as bar:
@@ -57,6 +58,7 @@ def _dialogue(args: argparse.Namespace) -> int:
             reserves,
             subsets={"local": LLM_ITEMS},
             dialogues=args.dialogues,
+            smalltalk=smalltalk(),
             command=args.command,
             tell=lambda what, done, total: bar(done, total),
         )

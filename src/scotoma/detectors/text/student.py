@@ -185,20 +185,22 @@ def _encoder(path: Path, student: Student, onnx: bool, int8: bool, _: Any, threa
 
 def _embedded(path: Path, student: Student, onnx: bool, int8: bool, given: Any, threads: int) -> Logits:
     head = embedded.head_of(weights_of(path, student))
-    longest = int(student.settings["longest"])
+    longest, layers = int(student.settings["longest"]), student.settings.get("layers")
+    if not layers:
+        raise ModelError(f"{path} holds a student of an older version of this route; distil it again")
     if onnx:
         run = onnx_run(exported(path, student, int8), threads)
         embed = embedded.embedder(run, encoder.load_tokenizer(path / "encoder"), longest)
     else:
         name, found = embedded.find_encoder(given)
-        embed, sha256 = embedded.load_embedder(found, longest, threads)
+        embed, _, sha256 = embedded.load_embedder(found, longest, threads, layers)
         wanted = student.encoder or {}
         if sha256 != wanted.get("sha256"):
             raise ModelError(
                 f"the student was trained on {wanted.get('name')} {str(wanted.get('sha256'))[:12]} and {name} is "
                 f"{sha256[:12]}; give the folder of that one as encoder"
             )
-    return lambda exchanges: embedded.logits(embed, head, exchanges)
+    return lambda exchanges: head.logits(embed(exchanges))
 
 
 def _ngrams(path: Path, student: Student, *_: Any) -> Logits:

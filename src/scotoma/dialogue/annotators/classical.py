@@ -26,8 +26,9 @@ import numpy as np
 import yaml
 
 from scotoma.detectors.text.folding import fold
+from scotoma.detectors.text.segments import answered
 from scotoma.dialogue.annotators.contract import Annotator
-from scotoma.dialogue.annotators.scored import need_both, once, said_last, scored, sigmoid
+from scotoma.dialogue.annotators.scored import need_both, once, scored, sigmoid
 from scotoma.dialogue.guideline import Guideline
 from scotoma.dialogue.schema import Item
 from scotoma.errors import DataError, MissingExtraError
@@ -60,7 +61,7 @@ class Patterns:
     sha256: str
 
     def log_odds(self, exchange: Exchange) -> float:
-        response, context = _folded(exchange.response.text), _said_last(exchange)
+        response, context = _folded(exchange.response.text), _asked(exchange)
         return self.bias + sum(self._weight(rule, response, context) for rule in self.rules)
 
     def _weight(self, rule: Rule, response: str, context: str) -> float:
@@ -144,7 +145,7 @@ def _fitted(guideline: Guideline, descriptions: bool) -> Any:
 
     parts = [
         TfidfVectorizer(preprocessor=part, analyzer=kind, ngram_range=lengths, token_pattern=words, sublinear_tf=True)
-        for part in (_said, _said_last)
+        for part in (_said, _asked)
         for kind, lengths, words in (("word", (1, 2), r"\b\w+\b"), ("char_wb", (2, 4), None))
     ]
     x = [e.exchange for e in guideline.examples]
@@ -175,5 +176,5 @@ def _said(exchange: Exchange) -> str:
     return _folded(exchange.response.text)
 
 
-def _said_last(exchange: Exchange) -> str:
-    return _folded(said_last(exchange))
+def _asked(exchange: Exchange) -> str:
+    return _folded(answered(exchange))

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scotoma.detectors.text.segments import answered
 from scotoma.detectors.text.similarity import Encode
 from scotoma.dialogue.annotators.contract import Annotator
-from scotoma.dialogue.annotators.scored import need_both, once, said_last, scored, sigmoid
+from scotoma.dialogue.annotators.scored import need_both, once, scored, sigmoid
 from scotoma.dialogue.guideline import Guideline
 from scotoma.dialogue.schema import Item
 from scotoma.records import Exchange
@@ -29,7 +30,7 @@ def similarity_to_descriptions(encode: Encode, sha256: str, name: str = "descrip
     of_guideline = once(lambda g: [encode(list(g.descriptions[label])) for label in g.labels])
 
     def score(items: Sequence[Item], guideline: Guideline) -> np.ndarray:
-        x = encode([f"{said_last(i.exchange)} {i.exchange.response.text}".strip() for i in items])
+        x = encode([f"{answered(i.exchange)} {i.exchange.response.text}".strip() for i in items])
         positive, negative = (np.sort(x @ rows.T, axis=1)[:, -BEST:].mean(1) for rows in of_guideline(guideline))
         return sigmoid((positive - negative) / SOFTNESS)
 
@@ -51,7 +52,7 @@ def nearest_examples(encode: Encode, sha256: str, name: str = "nearest examples"
 
     def both(exchanges: Sequence[Exchange]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of responses and of contexts, N D each, and which have a context."""
-        asked = [said_last(e) for e in exchanges]
+        asked = [answered(e) for e in exchanges]
         return (
             encode([e.response.text for e in exchanges]),
             encode([text or "." for text in asked]),

@@ -12,10 +12,9 @@ from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.guideline import Guideline
 from scotoma.dialogue.schema import Answer, Item
 from scotoma.errors import DataError
-from scotoma.records import Exchange, sha256_text
+from scotoma.records import sha256_text
 
 T = TypeVar("T")
-LAST_WORDS = 5
 Score = Callable[
     [Sequence[Item], Guideline], np.ndarray
 ]  # N items -> N probabilities of the positive label, nan for none
@@ -40,17 +39,6 @@ def _answer(probability: float, guideline: Guideline, seconds: float) -> Answer:
         return Answer("failed", reason="no score", seconds=seconds)
     label = guideline.positive if probability > 0.5 else guideline.negative
     return Answer("label", label, probability, raw=sha256_text(f"{probability:.9f}"), seconds=seconds)
-
-
-def said_last(exchange: Exchange, words: int = LAST_WORDS) -> str:
-    """What the user said last: turns from the end, until there are so many words. "Yes, still here." leads one turn on."""
-    said: list[str] = []
-    for turn in reversed(exchange.context):
-        if turn.speaker == "user":
-            said.insert(0, turn.text)
-            if len(" ".join(said).split()) >= words:
-                break
-    return " ".join(said)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

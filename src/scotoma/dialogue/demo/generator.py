@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from scotoma.dialogue.demo.grammar import Grammar, Kind, Templates, fill, read_grammars
+from scotoma.dialogue.demo.grammar import MANNERS, Grammar, Kind, Templates, fill, read_grammars
 from scotoma.dialogue.schema import Dialogue, Given
 from scotoma.errors import DataError, UsageError
 from scotoma.records import Turn
@@ -46,8 +46,8 @@ def generate(n: int, seed: int, templates: Templates = "train", *, smalltalk: Pa
     With `smalltalk`, the folder of English YAML files of chatterbot-corpus, about a tenth is talk from there, all of it
     without a commitment. Raises UsageError for an unknown set of templates, DataError for a folder without such files.
     """
-    if templates not in ("train", "gold"):
-        raise UsageError(f"the demonstration has templates train and gold, not {templates!r}")
+    if templates not in MANNERS:
+        raise UsageError(f"the demonstration has templates {', '.join(MANNERS)}, not {templates!r}")
     if n < 1:
         raise UsageError(f"the number of dialogues must be 1 or more, got {n}")
     grammars = read_grammars(templates)

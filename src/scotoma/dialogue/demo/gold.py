@@ -4,10 +4,14 @@ gold.jsonl holds an item a line with three labels: `first` and `second`, by two 
 the guideline and the items and nothing else, in different orders and without sight of each other; `template`, what the author
 of the template meant. The label is what two of the three say. No person has labelled them, and docs/dialogue.md says so: that the
 three agree means little, since who wrote the templates and who labelled are models of one kind.
+
+`fresh` makes a second set, of templates that were written last and after which nothing was changed. It has the templates' labels
+alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -15,14 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
+from scotoma.dialogue.demo.generator import generate
 from scotoma.dialogue.distil.figures import f1_of, measure, paired_difference
 from scotoma.dialogue.distil.parts import Samples
+from scotoma.dialogue.duplicates import without_duplicates
 from scotoma.dialogue.guideline import Guideline
 from scotoma.dialogue.schema import Item
+from scotoma.dialogue.views import items
 from scotoma.records import Figure
 from scotoma.statistics import cohen_kappa
 
 FILE = Path(__file__).parent / "gold.jsonl"
+FRESH = 165  # dialogues
+CONTEXT = 3  # turns before a response
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,19 @@ class Gold:
 
     @property
     def label(self) -> str:
-        return Counter([self.first, self.second, self.template]).most_common(1)[0][0]
+        return Counter(x for x in (self.first, self.second, self.template) if x).most_common(1)[0][0]
 
 
 def read_gold(path: Path = FILE) -> list[Gold]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Gold(Item.of(row["item"]), row["first"], row["second"], row["template"]) for row in rows]
+
+
+def fresh() -> list[Gold]:
+    """Items of the templates "fresh", without exact and near duplicates. `first` and `second` are ""."""
+    found = items(generate(FRESH, 0, "fresh"), context_turns=CONTEXT)
+    kept = without_duplicates([item for item in found if item.given]).kept
+    return [Gold(dataclasses.replace(item, given=""), "", "", item.given) for item in kept]
 
 
 def raters(gold: list[Gold]) -> dict[str, Figure]:
@@ -53,14 +69,14 @@ def raters(gold: list[Gold]) -> dict[str, Figure]:
 
 def samples_of(gold: list[Gold], guideline: Guideline) -> Samples:
     truth = np.array([g.label == guideline.positive for g in gold], dtype=np.int64)
-    items = [g.item for g in gold]
+    known = [g.item for g in gold]
     return Samples(
-        [i.id for i in items],
-        [i.exchange for i in items],
+        [i.id for i in known],
+        [i.exchange for i in known],
         truth,
         truth.astype(float),
-        [i.dialogue for i in items],
-        [i.level for i in items],
+        [i.dialogue for i in known],
+        [i.level for i in known],
     )
 
 

@@ -20,8 +20,12 @@ from scotoma.errors import DataError
 
 FOLDER = Path(__file__).parent / "templates"
 LABELS = ("commitment", "none")  # those of guidelines/commitments.yaml
-Templates = Literal["train", "gold"]
-MANNERS: Mapping[Templates, tuple[str, ...]] = {"train": ("train/formal", "train/informal"), "gold": ("gold",)}
+Templates = Literal["train", "gold", "fresh"]
+MANNERS: Mapping[Templates, tuple[str, ...]] = {
+    "train": tuple(f"train/{name}" for name in ("formal", "informal", "courteous", "brisk", "lively", "spoken")),
+    "gold": ("gold",),
+    "fresh": ("fresh",),
+}
 Slots = Mapping[str, tuple[str, ...]]
 
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -20,7 +20,7 @@ from scotoma.detectors.contract import FLAGGED
 from scotoma.detectors.text.student import load_student
 from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.demo.generator import generate
-from scotoma.dialogue.demo.gold import Gold, against_gold, difference, raters, read_gold
+from scotoma.dialogue.demo.gold import CONTEXT, Gold, against_gold, difference, raters, read_gold
 from scotoma.dialogue.distil.training import distil
 from scotoma.dialogue.guideline import Guideline, load_guideline
 from scotoma.dialogue.run import LabelConfig, LabelRun, label
@@ -30,7 +30,6 @@ from scotoma.records import Figure, write_text
 
 GUIDELINE = "commitments"
 TOLD = 10  # of how many dialogues one comes with labels
-CONTEXT = 3  # turns before a response, as in the gold set
 Tell = Callable[[str, int, int], None]
 
 
@@ -44,9 +43,9 @@ class Demonstration:
     seconds: dict[str, float]
 
 
-def raw_dialogues(n: int, seed: int) -> list[Dialogue]:
-    """Those that are labelled: without labels but for each tenth."""
-    made = generate(n, seed)
+def raw_dialogues(n: int, seed: int, smalltalk: Path | None = None) -> list[Dialogue]:
+    """Those that are labelled: without labels but for each tenth. `smalltalk` as `generate` takes it."""
+    made = generate(n, seed, smalltalk=smalltalk)
     return [d if i % TOLD == 0 else dataclasses.replace(d, given=()) for i, d in enumerate(made)]
 
 
@@ -59,6 +58,7 @@ def demonstrate(
     dialogues: int = 1500,
     seed: int = 0,
     routes: Sequence[str] = ("embedded", "ngrams"),
+    smalltalk: Path | None = None,
     command: str = "scotoma demo dialogue",
     tell: Tell | None = None,
 ) -> Demonstration:
@@ -71,7 +71,7 @@ def demonstrate(
         seconds[name], start = round(time.monotonic() - start, 1), time.monotonic()
 
     made = label(
-        raw_dialogues(dialogues, seed),
+        raw_dialogues(dialogues, seed, smalltalk),
         guideline,
         annotators,
         out / "labels",
@@ -110,7 +110,8 @@ def demonstrate(
         figures[route][f"F1, minus {best}"] = difference(gold, flagged[route], flagged[best], guideline)
         figures[route]["F1, minus vote"] = difference(gold, flagged[route], flagged["vote"], guideline)
     rows: dict[str, Any] = {n: {k: dataclasses.asdict(f) for k, f in of.items()} for n, of in figures.items()}
-    write_text(out / "gold.json", json.dumps({"seconds": seconds, "best": best, "figures": rows}, indent=1) + "\n")
+    told_of = {"seconds": seconds, "best": best, "smalltalk": smalltalk is not None, "figures": rows}
+    write_text(out / "gold.json", json.dumps(told_of, indent=1) + "\n")
     return Demonstration(made, flagged, figures, seconds)
 
 

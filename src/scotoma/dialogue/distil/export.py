@@ -26,7 +26,8 @@ from scotoma.detectors.card import Card
 from scotoma.detectors.contract import Detector
 from scotoma.detectors.text import embedded, encoder
 from scotoma.detectors.text.runs import Run, onnx_run, padded, torch_run
-from scotoma.detectors.text.similarity import MeanPooled, load_sentence_model
+from scotoma.detectors.text.segments import ends
+from scotoma.detectors.text.similarity import load_sentence_model
 from scotoma.detectors.text.student import (
     INT8,
     INT8_CARD,
@@ -127,7 +128,9 @@ def _network(path: Path, student: Student, given: str | Path | None) -> tuple[nn
     if found.sha256 != (student.encoder or {}).get("sha256"):
         raise ModelError(f"{name} is not the sentence encoder of this student; give the folder of that one")
     model = encoder.without_pooler(found.model)
-    return MeanPooled(model).eval(), int(student.settings["longest"]), model.get_input_embeddings().num_embeddings
+    cls, sep, _ = ends(found.tokenizer)
+    means = embedded.LayerMeans(model, student.settings["layers"], cls, sep).eval()
+    return means, int(student.settings["longest"]), model.get_input_embeddings().num_embeddings
 
 
 def _export(network: nn.Module, path: Path, longest: int, vocabulary: int) -> float:

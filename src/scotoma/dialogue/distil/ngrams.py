@@ -1,10 +1,5 @@
-"""Route ngrams: hashed n-grams of characters and a logistic regression (detectors/text/ngrams.py says what it is).
-
-    min over u, v, b of  sum w_i CE(t_i, sigmoid(z_i)) + |u, v|^2 / (2 C)
-
-solved by scikit-learn's L-BFGS on the buckets that the training split has. Early stop: strengths C are tried from the strongest
-regularisation to the weakest, each from the last one's solution, until average precision on validation has not risen
-`patience` times; the best is kept.
+"""Route ngrams: hashed n-grams of characters (detectors/text/ngrams.py says what they are) and the linear model of linear.py, on
+the buckets that the training split has.
 """
 
 from __future__ import annotations
@@ -18,9 +13,9 @@ import numpy as np
 import torch
 
 from scotoma.detectors.text.ngrams import HASH, Weights, both, hashed
-from scotoma.dialogue.distil.figures import average_precision
+from scotoma.dialogue.distil.linear import fit_linear, need_sklearn
 from scotoma.dialogue.distil.parts import Fitted, Learner, Problem, Tell
-from scotoma.errors import MissingExtraError, UsageError
+from scotoma.errors import UsageError
 from scotoma.records import Exchange
 
 AT_ONCE = 1024
@@ -43,10 +38,7 @@ class NgramsConfig:
 
 def learner(config: NgramsConfig) -> Learner:
     """Raises MissingExtraError without scikit-learn."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as e:
-        raise MissingExtraError("scikit-learn", "dialogue", "the route ngrams") from e
+    need_sklearn("ngrams")
 
     def prepare(exchanges: Sequence[Exchange]) -> Any:
         return matrix(exchanges, config)
@@ -75,40 +67,17 @@ def matrix(exchanges: Sequence[Exchange], config: NgramsConfig) -> Any:
 
 
 def _fit(problem: Problem, config: NgramsConfig, tell: Tell | None) -> Fitted:
-    """Soft targets as two rows of the same item, one of each label, weighted by target and rest."""
-    from scipy.sparse import vstack
-    from sklearn.linear_model import LogisticRegression
-
-    x = problem.train
-    columns = np.unique(x.indices)
-    x, seen = x[:, columns], problem.validation[:, columns]
-    t, w = problem.targets, problem.weights
-    one, other = np.flatnonzero(t > 0), np.flatnonzero(t < 1)
-    stacked = vstack([x[one], x[other]], "csr")
-    y = np.repeat([1, 0], [len(one), len(other)])
-    weights = np.concatenate([(w * t)[one], (w * (1 - t))[other]])
-    model = LogisticRegression(solver="lbfgs", max_iter=300, tol=1e-4, warm_start=True)
-    best, kept, history, waited = -1.0, (np.zeros(len(columns)), 0.0), [], 0
-    for i, strength in enumerate(config.strengths):
-        model.set_params(C=strength).fit(stacked, y, weights)
-        z = seen @ model.coef_[0] + model.intercept_[0]
-        history.append(average_precision(z, problem.truth))
-        if history[-1] > best:
-            best, kept, waited = history[-1], (model.coef_[0].copy(), float(model.intercept_[0])), 0
-        else:
-            waited += 1
-        if tell:
-            tell(i + 1, len(config.strengths))
-        if waited == config.patience:
-            break
+    columns = np.unique(problem.train.indices)
+    x, seen = problem.train[:, columns], problem.validation[:, columns]
+    found = fit_linear(x, seen, problem, config.strengths, config.patience, tell)
     size = 1 << config.bits
     whole = np.zeros(2 * size, np.float32)
-    whole[columns] = kept[0]
-    bias = np.float32(kept[1])
+    whole[columns] = found.weight
+    bias = np.float32(found.bias)
     model_of = Weights(whole[:size], whole[size:], float(bias), config.shortest, config.longest)
     tensors = {
         "response": torch.from_numpy(model_of.response.copy()),
         "context": torch.from_numpy(model_of.context.copy()),
         "bias": torch.tensor(float(bias)),
     }
-    return Fitted(lambda x: np.asarray(x @ whole.astype(np.float64) + float(bias)), tensors, tuple(history))
+    return Fitted(lambda x: np.asarray(x @ whole.astype(np.float64) + float(bias)), tensors, found.history)

@@ -72,17 +72,29 @@ def rows_of(x: Any, places: np.ndarray) -> Any:
 
 
 def samples(labelled: Sequence[Labelled], split: str, guideline: Guideline, *, soft: bool = True) -> Samples:
-    """The items of one split that have a label. A soft label on the other side of one half than the label itself is older than
-    the label, and is not used. Raises DataError, with the item's id, for a label that the guideline does not have, and for a
-    split that lacks one of the two."""
-    chosen = [one for one in labelled if one.split == split and one.label.label]
+    """The items of one split that have a label; with `soft`, of the training split those too that no stage decided, by their
+    soft label: what four annotators were two to two about is no label, and still tells more than nothing. A soft label on the
+    other side of one half than the label itself is older than the label, and is not used. Raises DataError, with the item's
+    id, for a label that the guideline does not have, and for a split that lacks one of the two."""
+    undecided = soft and split == "train"
+    chosen = [
+        one
+        for one in labelled
+        if one.split == split and (one.label.label or (undecided and one.label.probability is not None))
+    ]
     for one in chosen:
-        if one.label.label not in guideline.labels:
+        if one.label.label and one.label.label not in guideline.labels:
             raise DataError(
                 f"item {one.item.id} has the label {one.label.label!r}; {guideline.identity} knows "
                 f"{guideline.positive!r} and {guideline.negative!r}: label with that guideline again"
             )
-    truth = np.array([one.label.label == guideline.positive for one in chosen], dtype=np.int64)
+    truth = np.array(
+        [
+            one.label.label == guideline.positive if one.label.label else (one.label.probability or 0.0) >= 0.5
+            for one in chosen
+        ],
+        dtype=np.int64,
+    )
     for label, there in ((guideline.positive, truth == 1), (guideline.negative, truth == 0)):
         if not there.any():
             raise DataError(f"no item of the {split} split is labelled {label!r}; label more of them, or split anew")
