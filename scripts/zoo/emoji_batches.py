@@ -62,7 +62,7 @@ def lined(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def edged(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where its colours change most, on white."""
+    """Where its colours change most, on white; all of it where the limit is no change at all."""
     shown = rgba[..., 3] > 0.5
     if not shown.any():
         return _black(rgba, shown)
