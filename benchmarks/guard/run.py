@@ -55,7 +55,7 @@ class Size(NamedTuple):
     prompts: int | None  # of each set
 
 
-FULL = Size(60, 256, 25, 200, 60, 5000, 2, None)
+FULL = Size(60, 256, 25, 200, 150, 5000, 2, None)
 SMOKE = Size(4, 8, 4, 24, 4, 200, 1, 6)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +142,14 @@ def _rows(path: Path) -> list[str]:
 
 
 def _peak(call: list[str]) -> float:
-    """MB resident at most."""
+    """MB resident at most, as the kernel counts it for the program that runs: wait4 would count this process before the exec too."""
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    most = 0
+    while process.poll() is None:
+        with suppress(OSError):
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            most = max(most, int(found[1]) if found else 0)
+        time.sleep(0.02)
     if process.returncode:
         sys.exit(f"{' '.join(call)} ended with {process.returncode}")
-    return used.ru_maxrss / 1024
+    return most / 1024

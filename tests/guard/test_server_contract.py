@@ -27,7 +27,7 @@ def test_the_description_holds() -> None:
                 str(Path(sys.executable).with_name("schemathesis")),
                 "run",
                 f"http://{server.host}:{server.port}/openapi.json",
-                *("--exclude-checks", OFF, "--max-examples", "60", "--seed", "1", "--no-color"),
+                *("--exclude-checks", OFF, "--max-examples", "150", "--seed", "1", "--no-color"),
             ],
             capture_output=True,
             text=True,

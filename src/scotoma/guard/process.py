@@ -47,6 +47,7 @@ class Process:
         self._up, self._reason, self._identity = False, "has not been started", ""
         self._due: float | None = None  # of the call that is under way, by time.monotonic()
         self._stopping = threading.Event()
+        self._took = self._since = 0.0  # how long it takes to be there, and since when it is
         self._again = 0.0  # when it should be there again, as far as one can tell
         self._keeper = threading.Thread(target=self._keep, name=f"keeping {name}", daemon=True)
 
@@ -83,16 +84,18 @@ class Process:
         if not self._calls.acquire(timeout=seconds):
             raise Unavailable(f"{self.name} is busy with other calls")
         try:
-            if not self._up or self._pipe is None:
+            pipe = self._pipe
+            if not self._up or pipe is None:
                 raise Unavailable(self.reason)
             with self._watched:
                 self._due = due
             try:
-                self._pipe.send((what, given))
-                fine, answer = self._pipe.recv()
+                pipe.send((what, given))
+                fine, answer = pipe.recv()
             except (EOFError, OSError) as e:
-                self._lost("has died, and is being started again")
-                raise Unavailable(self.reason) from e
+                if pipe is self._pipe:  # else another is there already
+                    self._lost("has died, and is being started again")
+                raise Unavailable(self.reason or f"{self.name} has died, and was started again") from e
         finally:
             with self._watched:
                 self._due = None

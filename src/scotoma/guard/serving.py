@@ -93,12 +93,12 @@ def _loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     """Taken before anything is loaded. Raises UsageError where the address cannot be had."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         return made
     except (OSError, OverflowError) as e:
+        made.close()
         reason = e.strerror if isinstance(e, OSError) else e
         raise UsageError(f"{host}:{port} cannot be listened at ({reason}); give another --host or --port") from e
