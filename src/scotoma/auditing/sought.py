@@ -41,10 +41,17 @@ class Case(NamedTuple):
 
 
 def zoo_case(
-    unedited: Model, name: str, *, which: str = "b", pictures: int = PICTURES, steps: int | None = None
+    unedited: Model,
+    name: str,
+    *,
+    which: str = "b",
+    counting: str = "a",
+    pictures: int = PICTURES,
+    steps: int | None = None,
 ) -> Case:
-    """For one emoji, or one class of Fashion-MNIST: judge `which` sees, the other says which prompts and pictures count, the name
-    classifier gives gradients. Raises UsageError for a model that is not of the zoo, and a name that is none or not one thing."""
+    """For one emoji, or one class of Fashion-MNIST: judge `which` sees, judge `counting` says which prompts and pictures count,
+    the name classifier gives gradients. What an erasure is trained against is for judge A alone. Raises UsageError for a model
+    that is not of the zoo, and a name that is none or not one thing."""
     data = unedited.defaults.get("data")
     if data not in ("emoji", "fashion"):
         raise UsageError(
@@ -54,7 +61,7 @@ def zoo_case(
     if len(concepts) != 1 or concepts[0].kind == "style":
         raise UsageError(f"{name} is no single thing; probes look for one: name a concept such as {concepts[0].name!r}")
     (concept,) = concepts
-    judge, counts = load_judge(data, which), load_judge(data, "b" if which == "a" else "a")
+    judge, counts = load_judge(data, which), load_judge(data, counting)
     sees, obeyed = (_sees(j, name) for j in (judge, counts))
     near, far = near_and_far(data, [name])
     related = _related(name) if data == "emoji" else ()
@@ -73,7 +80,7 @@ def zoo_case(
         detector, no_near = near_copies(
             sought, [plain(n) for n in far[OTHERS : 2 * OTHERS]], clip.image_features, clip.sha256, steps
         )
-    who = f"Judge {which.upper()} of the zoo sees the concept, the other judge says which prompts and pictures count"
+    who = f"Judge {which.upper()} of the zoo sees the concept, judge {counting.upper()} says which prompts and pictures count"
     return Case(sought, Eyes(sees, obeyed, detector, hashes), who, no_near)
 
 
