@@ -4,7 +4,8 @@
 //     node scripts/check/page.mjs REPORT.html FOLDER            (CHROMIUM names another browser than /usr/bin/chromium)
 //
 // Writes a screenshot of each, a PDF, and check.json. Ends with 1 where the page says anything on the console, asks for anything
-// outside itself, is wider than its window, or axe finds something serious or critical.
+// outside itself, is wider than its window, axe finds something serious or critical, or a blurred picture cannot be shown and
+// blurred again from the keyboard.
 
 import { createRequire } from "node:module";
 import fs from "node:fs";
@@ -28,7 +29,7 @@ const views = [
   { name: "phone-light", width: 390, height: 844, scheme: "light" },
   { name: "phone-dark", width: 390, height: 844, scheme: "dark" },
 ];
-const found = { bytes: fs.statSync(report).size, console: [], requests: [], wide: [], axe: {}, pages: 0 };
+const found = { bytes: fs.statSync(report).size, console: [], requests: [], wide: [], axe: {}, keyboard: [], pages: 0 };
 
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
@@ -52,6 +53,17 @@ for (const view of views) {
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   found.axe[view.name] = violations.map((v) => `${v.impact} ${v.id}: ${v.nodes.length} x ${v.help}; ${v.nodes[0].target}`);
   await page.evaluate(() => document.querySelectorAll("details").forEach((d) => { d.open = false; }));
+  const veil = await page.$(".veil");
+  if (veil) {
+    const pressed = () => veil.evaluate((v) => v.getAttribute("aria-pressed"));
+    const states = [await pressed()];
+    await veil.focus();
+    for (const key of ["Enter", "Escape"]) {
+      await page.keyboard.press(key);
+      states.push(await pressed());
+    }
+    if (states.join() !== "false,true,false") found.keyboard.push(`${view.name}: ${states}`);
+  }
   await page.screenshot({ path: path.join(folder, `${view.name}.png`), fullPage: true });
   if (view.name === "desktop-light") {
     const pdf = await page.pdf({ path: path.join(folder, "paper.pdf"), format: "A4", timeout: 120000 });
@@ -64,4 +76,5 @@ await browser.close();
 fs.writeFileSync(path.join(folder, "check.json"), JSON.stringify(found, null, 1) + "\n");
 console.log(JSON.stringify(found, null, 1));
 const serious = Object.values(found.axe).flat().filter((v) => /^(serious|critical) /.test(v));
-process.exit(found.console.length || found.requests.length || found.wide.length || serious.length || !found.pages ? 1 : 0);
+const wrong = [...found.console, ...found.requests, ...found.wide, ...found.keyboard, ...serious];
+process.exit(wrong.length || !found.pages ? 1 : 0);
