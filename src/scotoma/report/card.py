@@ -164,8 +164,8 @@ def _rates(r: Rates, detector: str, models: Sequence[str]) -> list[str]:
     parts = [f"## Flagged by {text(detector)}", _table(columns + ["Corrected"] * corrected, rows)]
     if corrected:
         parts.append(
-            "Corrected for the sensitivity and specificity on the detector’s card (Rogan and Gladen, 1978); that interval takes "
-            "pictures as independent."
+            "Corrected for the sensitivity and specificity on the detector’s card (Rogan and Gladen, 1978); that interval holds "
+            "the uncertainty of both."
         )
     else:
         parts.append("Not corrected: the detector’s card does not say how often it is right.")
