@@ -76,20 +76,24 @@ def measure(folder: Path, count: int) -> dict[str, Figure]:
     material(folder / "source-64", 64)
     curate(folder / "source-64/pictures", folder / "warm", found.detectors, found.rules)
     shutil.rmtree(folder / "warm")
-    alone, whole = [], []
-    for _ in range(2):
-        alone.append(_alone(seers, memory))
-        shutil.rmtree(folder / "out", ignore_errors=True)
-        begun = time.monotonic()
-        curate(source, folder / "out", found.detectors, found.rules)
-        whole.append(time.monotonic() - begun)
-    own, ours = float(np.median(alone)), float(np.median(whole))
-    figures = {
-        "curate_throughput_share": number(own / ours),
-        "curate_pictures_per_s": number(count / ours),
-        "detectors_pictures_per_s": number(readable / own),
-        "curate_threads": number(torch.get_num_threads()),
-    }
+    figures: dict[str, Figure] = {}
+    threads = torch.get_num_threads()
+    for n, suffix in ((threads, ""), (1, "_one_thread")):
+        torch.set_num_threads(n)
+        alone, whole = [], []
+        for _ in range(2):
+            alone.append(_alone(seers, memory))
+            shutil.rmtree(folder / "out", ignore_errors=True)
+            begun = time.monotonic()
+            curate(source, folder / "out", found.detectors, found.rules)
+            whole.append(time.monotonic() - begun)
+        own, ours = float(np.median(alone)), float(np.median(whole))
+        figures |= {
+            f"curate_throughput_share{suffix}": number(own / ours),
+            f"curate_pictures_per_s{suffix}": number(count / ours),
+            f"detectors_pictures_per_s{suffix}": number(readable / own),
+        }
+    torch.set_num_threads(threads)
     return figures
 
 

@@ -84,8 +84,9 @@ def fingerprint(picture: np.ndarray, near: bool = True) -> dict[str, Any]:
         from scotoma.detectors.image.known import hashes
 
         few = picture[:: max(1, picture.shape[0] // 32), :: max(1, picture.shape[1] // 32)].reshape(-1, 3)
-        found["colour"] = [round(float(v)) for v in few.mean(0)]
-        bits = hashes([picture])[0] if np.ptp(few, 0).max() > FLAT else None
+        few = np.ascontiguousarray(few.T)  # sums along rows take a quarter of the time
+        found["colour"] = [round(float(v)) for v in few.mean(1)]
+        bits = hashes([picture])[0] if np.ptp(few, 1).max() > FLAT else None
         found["hash"] = None if bits is None else np.packbits(bits).tobytes().hex()
     return found
 
