@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from scotoma import api
-from scotoma.auditing.probes.contract import Budget
+from scotoma.auditing.probes.contract import Budget, Sought
 from scotoma.auditing.recovery import recover
 from scotoma.auditing.recovery_figures import table
-from scotoma.auditing.sought import controls, zoo_case
+from scotoma.auditing.sought import controls, near_copies, zoo_case
+from scotoma.detectors.contract import FLAGGED
+from scotoma.detectors.image.known import NEAR_COPY
 from scotoma.errors import UsageError
+from scotoma.models.sample import sample
+from scotoma.records import Concept
 
 
 def test_the_control_never_saw_four_names():
@@ -32,6 +36,28 @@ def test_a_class_of_fashion_has_pictures_neighbours_and_a_gradient():
 def test_only_a_single_thing_is_sought(tiny_models):
     with pytest.raises(UsageError, match="no model of the zoo"):
         zoo_case(tiny_models["sd1"], "cat")
+
+
+def flat(pictures):
+    return np.stack([np.asarray(p, np.float32).ravel() - 127.5 for p in pictures])
+
+
+def test_a_near_copy_is_nearer_than_pictures_of_one_thing_that_were_drawn_apart(tiny_models):
+    """A model of pixels gives its pictures back as they are. One of the given pictures is a near-copy and another picture of the
+    same thing is none; where the given pictures are all alike, copies cannot be told from what was drawn anew."""
+    pytest.importorskip("imagehash")
+    model = tiny_models["label-unet"]
+    name = model.labels[1]
+    pictures = sample(model, [name] * 5, list(range(5)), steps=2)
+    none = pictures[:0]
+    others = list(model.labels[2:6])
+    detector, why = near_copies(Sought(Concept(name), model, pictures[:4], none), others, flat, "", 2)
+    assert detector is not None and not why
+    verdicts = detector([pictures[1], pictures[4]])[NEAR_COPY]
+    assert [v.label == FLAGGED for v in verdicts] == [True, False]
+    same = np.repeat(pictures[:1], 3, 0)
+    assert "alike" in near_copies(Sought(Concept(name), model, same, none), others, flat, "", 2)[1]
+    assert "too little" in near_copies(Sought(Concept(name), model, pictures, none), [], flat, "", 2)[1]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from scotoma.auditing.recovery import Eyes, Seen
 from scotoma.detectors.contract import Detector, Features
 from scotoma.detectors.image import zoo_clip, zoo_names
 from scotoma.detectors.image.clip import Clip
-from scotoma.detectors.image.known import bands, bank, known
+from scotoma.detectors.image.known import BITS, Bands, bands, bank, known
 from scotoma.errors import DataError, UsageError
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.zoo_task import expand, frozen, label_of, near_and_far, row
@@ -131,12 +131,19 @@ def near_copies(
     with torch.no_grad():
         again = to_uint8(sought.unedited.decode(latents_of(sought.unedited, sought.pictures)))
     copies = np.diag(of.cosines(features(list(again))))
-    variants = np.where(np.eye(len(own), dtype=bool), -1.0, of.cosines(of.features)).max(1)
+    apart = ~np.eye(len(own), dtype=bool)
+    variants = np.where(apart, of.cosines(of.features), -1.0).max(1)
     try:
         limits = bands(copies, variants, of.cosines(features(list(unrelated))).max(1))
     except DataError as e:
         return None, f"near-copies are not counted: {e}"
-    return known(of, features, limits, encoder=encoder, licence="drawn by the user's model"), ""
+    # Pictures of one thing that were drawn apart are no copies, however alike.
+    highest = float(variants.max())
+    if highest >= copies.mean():
+        return None, "near-copies are not counted: the model draws the concept so alike that copies cannot be told"
+    bits = min(BITS, int(np.where(apart, of.bits(own), 64).min()) - 1)
+    limits = Bands(max(limits.copy, min(1.0, float(np.nextafter(highest, 2)))), limits.variant)
+    return known(of, features, limits, encoder=encoder, bits=bits, licence="drawn by the user's model"), ""
 
 
 def _drawn(

@@ -43,6 +43,8 @@ from scotoma.records import Concept
 
 PLAIN = re.compile(r"[a-z]+(</w>)?")  # tokens that a filter would read as words or as parts of them
 ENCODED = 256  # prompts that go through the text encoders together
+TRIED = 3  # times as many prompts are drawn as are found, where a detector compares them
+CHECKS = 60_000  # from the seeds of the attempts to those of these pictures
 SHORT = 4  # letters: words of a name that are shorter ("of", "red") are not on the word list
 
 
@@ -299,13 +301,16 @@ class TokenSearchConfig:
     candidates: int = field(default=1500, metadata={"help": "tokens tried at a place"})
     ranked: int = field(default=24, metadata={"help": "prompts that the denoiser compares"})
     states: int = field(default=4, metadata={"help": "noisy states that it compares them on"})
+    checked: int = field(
+        default=4, metadata={"help": "pictures of each of the best that a detector, where there is one, compares"}
+    )
     found: int = field(default=4, metadata={"help": "prompts that are drawn, of each variant"})
     parts: bool = field(
         default=False, metadata={"help": "the word list also has the single words of names that have several"}
     )
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "beam", "candidates", "ranked", "states", "found"):
+        for name in ("tokens", "beam", "candidates", "ranked", "states", "checked", "found"):
             if getattr(self, name) < 1:
                 raise UsageError(f"token search: {name} must be 1 or more, got {getattr(self, name)}")
 
@@ -346,8 +351,16 @@ def meaning_it(sought: Sought, config: TokenSearchConfig, seed: int) -> list[str
 def taken_for_it(
     model: Model, sought: Sought, prompts: Sequence[str], config: TokenSearchConfig, budget: Budget, seed: int
 ) -> list[str]:
-    """`found` of `prompts`: those that the network of `model` predicts for most as the unedited one does for the name."""
+    """`found` of `prompts`: those that the network of `model` predicts for most as the unedited one does for the name, and of
+    these, where there is a detector, those in whose pictures it sees the concept most."""
     knows = sought.unedited
     aim = goal(knows, sought.asked(knows), config.states, seed=seed, guidance=budget.guidance)
     order = losses(model, aim, prompts).argsort(stable=True).tolist()
-    return [prompts[i] for i in order[: config.found]]
+    if sought.log_odds is None:
+        return [prompts[i] for i in order[: config.found]]
+    best = [prompts[i] for i in order[: TRIED * config.found]]
+    seeds = [s + CHECKS for s in budget.seeds(seed, config.checked)] * len(best)
+    pictures = torch.from_numpy(drawn(model, [p for p in best for _ in range(config.checked)], seeds, budget))
+    with torch.no_grad():
+        odds = sought.log_odds(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).view(len(best), -1).mean(1)
+    return [best[i] for i in odds.argsort(descending=True, stable=True).tolist()[: config.found]]
