@@ -3,7 +3,7 @@ its text encoder where it is that of zoo:emoji.
 
     python scripts/zoo/ship_emoji.py build/zoo/emoji/pipeline emoji
     python scripts/zoo/ship_emoji.py build/zoo/emoji/pipeline-early emoji-early --eight-bits
-    python scripts/zoo/ship_emoji.py build/zoo/emoji-control/pipeline emoji-control
+    python scripts/zoo/ship_emoji.py build/zoo/emoji-control/pipeline emoji-control --eight-bits
 
 Whole or not at all. A CARD.md that is there already stays; it is written by hand, with its figures from benchmarks/zoo.
 """
