@@ -8,7 +8,6 @@ memory.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +68,6 @@ def _prompts(model: Model, sought: Sought, budget: Budget, seed: int) -> tuple[M
 
 def _word(model: Model, sought: Sought, budget: Budget, seed: int, folder: Path | None) -> tuple[Model, list[str]]:
     """A word of one vector, in the sentences that it was learnt in, and the model that has it."""
-    config = dataclasses.replace(WORD, steps=budget.steps or WORD.steps, seconds=budget.seconds)
+    config = budget.within(WORD)
     learnt = textual_inversion(model, latents_of(model, sought.pictures), config, seed=seed, folder=folder)
     return learnt.model, [t.format(config.called) for t in TEMPLATES]

@@ -10,6 +10,7 @@ Notation: N pictures, uint8 N H W 3 where they are arrays.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -75,6 +76,10 @@ class Budget:
         """Of the attempts of run number `run`, as many as there are queries or as `count`."""
         first = ATTEMPTS + run * RUNS_APART
         return list(range(first, first + (self.queries if count is None else count)))
+
+    def within(self, config: Any) -> Any:
+        """The config of a training with its steps and seconds as this budget has them."""
+        return dataclasses.replace(config, steps=self.steps or config.steps, seconds=min(config.seconds, self.seconds))
 
     def guided(self, model: Model) -> float:
         return model.guidance if self.guidance is None else self.guidance

@@ -19,7 +19,6 @@ every tenth caption is left out, for models that are guided.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -160,9 +159,7 @@ def probe(
     """One variant: pictures for the new name, learnt on the given pictures; what it drew before is that of `sought.others`."""
     if not records.wants(""):
         return
-    config = dataclasses.replace(
-        config, steps=budget.steps or config.steps, seconds=min(config.seconds, budget.seconds)
-    )
+    config = budget.within(config)
     given, prior = latents_of(model, sought.pictures), sought.others[: config.prior]
     learnt = dreambooth(model, given, config, prior=prior, seed=seed, folder=folder)
     seeds = budget.seeds(seed)

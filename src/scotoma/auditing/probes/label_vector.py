@@ -9,7 +9,6 @@ Notation: N pictures, C H W of what the network denoises, D width of a label's e
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,9 +59,7 @@ def probe(
     """One variant: pictures for the concept's class with the learnt vector in place of its row."""
     if not records.wants(""):
         return
-    config = dataclasses.replace(
-        config, steps=budget.steps or config.steps, seconds=min(config.seconds, budget.seconds)
-    )
+    config = budget.within(config)
     vector, curve = label_vector(model, latents_of(model, sought.pictures), sought.concept.name, config, seed, folder)
     seeds = budget.seeds(seed)
     with meaning(model, sought.concept.name, vector):

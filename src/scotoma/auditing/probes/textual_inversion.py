@@ -18,7 +18,6 @@ from the mean of the table where no word is given to start from. A model of two 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,9 +168,7 @@ def probe(
     """One variant: pictures for the new word, learnt on the given pictures; sentences take turns."""
     if not records.wants(""):
         return
-    config = dataclasses.replace(
-        config, steps=budget.steps or config.steps, seconds=min(config.seconds, budget.seconds)
-    )
+    config = budget.within(config)
     learnt = textual_inversion(model, latents_of(model, sought.pictures), config, seed=seed, folder=folder)
     asked, seeds = in_turn([t.format(config.called) for t in TEMPLATES], budget.queries), budget.seeds(seed)
     ids = [_tokens(tokenizer, model.name)[: config.vectors] for tokenizer in model.tokenizers]
