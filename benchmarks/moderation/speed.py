@@ -1,14 +1,16 @@
 """How fast the students are, in one run beside the plain transformers pipeline; needs a quiet machine.
 
-    python benchmarks/moderation/speed.py
+    python benchmarks/moderation/speed.py            # after run.py, whose labels and students it takes
+    python benchmarks/moderation/speed.py --smoke    # few texts, on any machine, written to a temporary folder
 
 Texts are the demonstration's, one thread. The encoder is the sentence encoder's network with a head of its own, fine-tuned on the
-demonstration's labels for an epoch; the pipeline runs a network of the same shape (speed does not depend on weights). int8 and
-float32 are compared on gold.
+demonstration's labels; the pipeline runs a network of the same shape (speed does not depend on weights). int8 and float32 are
+compared on gold. Words of the texts and flags of the processor are written beside the speeds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import statistics
@@ -16,16 +18,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import recording
-from run import FOLDER, GUIDELINE
+from material import GUIDELINE, HERE, parser, results_of
+from run import FOLDER
 
-from scotoma.detectors.text.student import load_student
+from scotoma.detectors.contract import FLAGGED
+from scotoma.detectors.text import encoder
+from scotoma.detectors.text.runs import padded, torch_run
+from scotoma.detectors.text.segments import segments
+from scotoma.detectors.text.student import load_student, read, weights_of
 from scotoma.dialogue.demo.generator import generate
 from scotoma.dialogue.demo.gold import difference, read_gold
 from scotoma.dialogue.demo.run import by_student
@@ -38,23 +46,35 @@ from scotoma.dialogue.run import read_run
 from scotoma.dialogue.views import items
 from scotoma.records import Exchange, Figure
 
-HERE = Path(__file__).parent
-TEXTS, REPEATS = 1024, 3
+TEXTS, REPEATS, SMALL = 1024, 3, 96
+FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")  # that decide on speed
+STUDENTS = ("encoder", "embedded")
+Call = Callable[[Sequence[Exchange]], object]
 
 
-def rate(call: Callable[[Sequence[Exchange]], object], exchanges: Sequence[Exchange]) -> float:
+def rate(call: Call, exchanges: Sequence[Exchange], repeats: int) -> float:
     """Texts a second, the best of a few."""
     call(exchanges[:64])
     best = float("inf")
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         call(exchanges)
         best = min(best, time.perf_counter() - start)
     return len(exchanges) / best
 
 
-def plain(exchanges: Sequence[Exchange], batch_size: int) -> float:
-    """transformers' own text-classification pipeline on pairs of context and response."""
+def processor() -> str:
+    """Those of FLAGS that the processor has, as Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "flags unknown"
+    told = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    return " ".join(flag for flag in FLAGS if flag in told) or "none of the flags"
+
+
+def plain(batch_size: int) -> Call:
+    """transformers' own text-classification pipeline on pairs of context and response, texts in the order they come."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     config = AutoConfig.from_pretrained(minilm(), num_labels=2)
@@ -63,52 +83,90 @@ def plain(exchanges: Sequence[Exchange], batch_size: int) -> float:
 
     def call(part: Sequence[Exchange]) -> object:
         pairs = [{"text": " ".join(t.text for t in e.context), "text_pair": e.response.text} for e in part]
-        return classify(pairs, batch_size=batch_size, truncation=True)
+        with torch.inference_mode():
+            return classify(pairs, batch_size=batch_size, truncation=True)
 
-    with torch.inference_mode():
-        return rate(call, exchanges)
+    return call
+
+
+def in_order(folder: Path) -> Call:
+    """The student of route encoder by torch in batches of 32 as they come: what batches of like length spare."""
+    student, _ = read(folder)
+    cut = segments(encoder.load_tokenizer(folder / "encoder"), int(student.settings["longest"]))
+    network = encoder.from_config(folder / "encoder")
+    encoder.fill(network, weights_of(folder, student), str(folder))
+    run = torch_run(network, 1)
+
+    def call(part: Sequence[Exchange]) -> object:
+        rows = cut(part)
+        return [run(*padded(rows[i : i + 32], cut.pad)) for i in range(0, len(rows), 32)]
+
+    return call
+
+
+def students(folder: Path) -> None:
+    """An encoder distilled from the labels of the demonstration, where there is none yet, and ONNX of both."""
+    if not (folder / "encoder/student.json").exists():
+        shutil.rmtree(folder / "encoder", ignore_errors=True)
+        config = DistilConfig(encoder=EncoderConfig(encoder=str(minilm()), epochs=2, lr=1e-4))
+        labelled = read_run(folder / "labels").labelled()
+        distil(labelled, folder / "encoder", guideline=load_guideline(GUIDELINE), route="encoder", config=config)
+    for name in STUDENTS:
+        if not (folder / name / "onnx.json").exists():
+            export(folder / name)
+
+
+def speeds(folder: Path, texts: int, repeats: int) -> dict[str, Figure]:
+    exchanges = [i.exchange for i in items(generate(texts, 7), others=False)][:texts]
+    words = [sum(len(t.text.split()) for t in (*e.context, e.response)) for e in exchanges]
+    found: dict[str, float] = {
+        "words_median": statistics.median(words),
+        "words_p95": float(np.quantile(words, 0.95)),
+    }
+
+    def measure(name: str, call: Call, many: int = 1) -> None:
+        found[f"{name}_texts_per_s"] = rate(call, exchanges * many, repeats)
+
+    for batch in (1, 32):
+        measure(f"plain_batch_{batch}", plain(batch))
+    measure("encoder_in_order", in_order(folder / "encoder"))
+    for name in STUDENTS:
+        ways: dict[str, dict[str, Any]] = {"torch": {}, "onnx": {"onnx": True}, "int8": {"int8": True}}
+        for how, options in ways.items():
+            measure(f"{name}_{how}", load_student(folder / name, **options))
+    measure("ngram", load_student(folder / "ngrams"), 16)
+    found["speedup_over_plain"] = found["encoder_int8_texts_per_s"] / max(
+        found[f"plain_batch_{batch}_texts_per_s"] for batch in (1, 32)
+    )
+    found["embedded_texts_per_s"] = max(found[f"embedded_{how}_texts_per_s"] for how in ("torch", "onnx", "int8"))
+    note = f"one thread, {processor()}"
+    return {name: dataclasses.replace(recording.number(value), note=note) for name, value in found.items()}
+
+
+def int8_loss(folder: Path) -> dict[str, Figure]:
+    """F1 on gold by torch minus that of the int8 file, for both students; the bare name is the encoder's."""
+    guideline, gold = load_guideline(GUIDELINE), read_gold()
+    out = {}
+    for name in STUDENTS:
+        seen = load_student(folder / name, int8=True)([g.item.exchange for g in gold])[guideline.positive]
+        quantised = np.array([v.label == FLAGGED for v in seen])
+        lost = difference(gold, by_student(gold, folder / name, guideline), quantised, guideline)
+        out["f1_loss" if name == "encoder" else f"f1_loss_{name}"] = lost
+    return out
 
 
 def main() -> None:
-    begun = recording.begin(HERE, f"{os.cpu_count()} cores")
-    recording.require_quiet()
+    args = parser(__doc__).parse_args()
+    begun, results = recording.begin(HERE, f"{os.cpu_count()} cores"), results_of(args.smoke)
+    folder = FOLDER / "demo"
+    if not (folder / "ngrams/student.json").exists():
+        sys.exit(f"{folder} has no students yet; run benchmarks/moderation/run.py first")
+    if not args.smoke:
+        recording.require_quiet()
+    students(folder)
     torch.set_num_threads(1)
-    guideline, gold = load_guideline(GUIDELINE), read_gold()
-    labelled = read_run(FOLDER / "demo/labels").labelled()
-    folder = FOLDER / "encoder"
-    if not (folder / "onnx.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        torch.set_num_threads(os.cpu_count() or 1)
-        config = DistilConfig(encoder=EncoderConfig(encoder=str(minilm()), epochs=2, lr=5e-5))
-        distil(labelled, folder, guideline=guideline, route="encoder", config=config)
-        torch.set_num_threads(1)
-        export(folder)
-    if not (FOLDER / "demo/embedded/onnx.json").exists():
-        export(FOLDER / "demo/embedded")
-    exchanges = [i.exchange for i in items(generate(1000, 7))][:TEXTS]
-    words = [len(e.response.text.split()) for e in exchanges]
-    figures: dict[str, Figure] = {
-        "words_median": recording.number(statistics.median(words)),
-        "words_p95": recording.number(float(np.quantile(words, 0.95))),
-    }
-    for batch in (1, 32):
-        figures[f"plain_batch_{batch}_texts_per_s"] = recording.number(plain(exchanges, batch))
-    for name, place in (("encoder", folder), ("embedded", FOLDER / "demo/embedded")):
-        for how, options in (("torch", {}), ("onnx", {"onnx": True}), ("int8", {"int8": True})):
-            found = rate(load_student(place, **options), exchanges)  # type: ignore[arg-type]
-            figures[f"{name}_{how}_texts_per_s"] = recording.number(found)
-    many = exchanges * 16
-    figures["ngram_texts_per_s"] = recording.number(rate(load_student(FOLDER / "demo/ngrams"), many))
-    of = {k: f.value or 0.0 for k, f in figures.items()}
-    fastest = max(of["plain_batch_1_texts_per_s"], of["plain_batch_32_texts_per_s"])
-    figures["speedup_over_plain"] = recording.number(of["encoder_int8_texts_per_s"] / fastest)
-    figures["embedded_texts_per_s"] = recording.number(
-        max(of[f"embedded_{how}_texts_per_s"] for how in ("torch", "onnx", "int8"))
-    )
-    fp32 = by_student(gold, folder, guideline)
-    seen = load_student(folder, int8=True)([g.item.exchange for g in gold])[guideline.positive]
-    figures["f1_loss"] = difference(gold, fp32, np.array([v.label == "flagged" for v in seen]), guideline)
-    recording.write(HERE, begun, figures, keep=True)
+    figures = speeds(folder, SMALL if args.smoke else TEXTS, 1 if args.smoke else REPEATS)
+    recording.write(results, begun, figures | int8_loss(folder), keep=True)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,12 @@ def test_whose_responses_are_judged_can_be_chosen() -> None:
     assert [item.id for item in items([DIALOGUE], speaker="user", levels=("context",))] == ["d/2/context"]
 
 
+def test_turns_of_others_may_be_left_out_and_stay_in_the_context() -> None:
+    found = items([DIALOGUE], others=False)
+    assert [item.id for item in found] == ["d/1/utterance", "d/1/context", "d/3/utterance", "d/3/context"]
+    assert found[1].exchange.context == (A,)
+
+
 def test_a_dialogue_of_one_turn_has_no_context_item() -> None:
     single = Dialogue("a/b", (B,))
     assert [item.id for item in items([single])] == ["a/b/0/utterance"]

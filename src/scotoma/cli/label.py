@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context-turns", type=int, default=1, metavar="N", help="turns before a response (default 1)")
     parser.add_argument("--speaker", default="assistant", help="whose responses are judged (default assistant)")
     parser.add_argument(
+        "--only-speaker", action="store_true", help="do not judge turns of others by their words alone either"
+    )
+    parser.add_argument(
         "--quorum", type=int, default=3, help="votes that decide (default 3, fewer voters: most of them)"
     )
     parser.add_argument("--dawid-skene", action="store_true", help="weigh votes by estimated error rates instead")
@@ -100,6 +103,7 @@ def _label(args: argparse.Namespace, data: Path) -> int:
     settings = LabelConfig(
         context_turns=args.context_turns,
         speaker=args.speaker,
+        others=not args.only_speaker,
         seed=args.seed,
         audit=args.audit,
         quorum=args.quorum,

@@ -13,10 +13,12 @@ from scotoma.dialogue.vote import Aggregate, Tie
 class LabelConfig:
     """What a labelling run does. `subsets` maps the name of an annotator to the number of items that it labels at most; `trial`
     is the number of items with a given label on which annotators are judged (roles.py), `audit` the size of the random sample
-    for a person. `weighted` counts votes by Annotator.weight. Others: see views, duplicates, split, vote."""
+    for a person. `weighted` counts votes by Annotator.weight. `others` off: turns of others than `speaker` are not judged. The
+    rest: see views, duplicates, split, vote."""
 
     context_turns: int = 1
     speaker: str = "assistant"
+    others: bool = True
     levels: tuple[Level, ...] = LEVELS
     near: float | None = 0.9
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
@@ -35,6 +37,7 @@ class LabelConfig:
 OF_ITEMS = (
     "context_turns",
     "speaker",
+    "others",
     "levels",
     "near",
     "shares",

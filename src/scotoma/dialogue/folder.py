@@ -112,7 +112,13 @@ def prepare(
     data = hash_of([dataclasses.asdict(d) for d in dialogues] + [own])
     if not path.exists():
         kept = without_duplicates(
-            views(dialogues, context_turns=settings.context_turns, speaker=settings.speaker, levels=settings.levels),
+            views(
+                dialogues,
+                context_turns=settings.context_turns,
+                speaker=settings.speaker,
+                others=settings.others,
+                levels=settings.levels,
+            ),
             near=settings.near,
         )
         if not kept.kept:

@@ -19,11 +19,13 @@ def items(
     *,
     context_turns: int = 1,
     speaker: str = "assistant",
+    others: bool = True,
     levels: Collection[Level] = LEVELS,
 ) -> list[Item]:
     """One item for each view of each turn, with the label that came for this view.
 
-    At level "utterance" every turn is judged, whoever spoke. At level "context" the turns of `speaker` are, each with up to
+    At level "utterance" every turn is judged, whoever spoke, or without `others` those of `speaker` alone, for a guideline that
+    says nothing of the rest. At level "context" the turns of `speaker` are, each with up to
     `context_turns` turns before it; the first turn of a dialogue has none and is no item there. A turn without visible
     characters is no item, and stays in the context of others.
 
@@ -41,14 +43,14 @@ def items(
         if dialogue.id in seen:
             raise DataError(f"two dialogues have the id {dialogue.id!r}; give each its own")
         seen.add(dialogue.id)
-        out += _of_one(dialogue, context_turns, speaker, [level for level in LEVELS if level in levels])
+        out += _of_one(dialogue, context_turns, speaker, others, [level for level in LEVELS if level in levels])
     return out
 
 
-def _of_one(dialogue: Dialogue, context_turns: int, speaker: str, levels: list[Level]) -> Iterator[Item]:
+def _of_one(dialogue: Dialogue, context_turns: int, speaker: str, others: bool, levels: list[Level]) -> Iterator[Item]:
     given = {(g.turn, g.level): g.label for g in dialogue.given}
     for i, turn in enumerate(dialogue.turns):
-        if not normalised(turn.text):
+        if not normalised(turn.text) or (turn.speaker != speaker and not others):
             continue
         for level in levels:
             if level == "context" and (i == 0 or turn.speaker != speaker):

@@ -5,8 +5,8 @@ the guideline and the items and nothing else, in different orders and without si
 of the template meant. The label is what two of the three say. No person has labelled them, and docs/dialogue.md says so: that the
 three agree means little, since who wrote the templates and who labelled are models of one kind.
 
-`fresh` makes a second set, of templates that were written last and after which nothing was changed. It has the templates' labels
-alone.
+`fresh` makes a second set, of templates on which no result was looked at before annotators, students and training templates were
+settled. It has the templates' labels alone.
 """
 
 from __future__ import annotations

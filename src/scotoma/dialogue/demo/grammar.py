@@ -22,7 +22,10 @@ FOLDER = Path(__file__).parent / "templates"
 LABELS = ("commitment", "none")  # those of guidelines/commitments.yaml
 Templates = Literal["train", "gold", "fresh"]
 MANNERS: Mapping[Templates, tuple[str, ...]] = {
-    "train": tuple(f"train/{name}" for name in ("formal", "informal", "courteous", "brisk", "lively", "spoken")),
+    "train": tuple(
+        f"train/{name}"
+        for name in ("formal", "informal", "courteous", "brisk", "lively", "spoken", "official", "foreign")
+    ),
     "gold": ("gold",),
     "fresh": ("fresh",),
 }

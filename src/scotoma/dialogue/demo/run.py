@@ -76,7 +76,7 @@ def demonstrate(
         annotators,
         out / "labels",
         reserves=reserves,
-        settings=LabelConfig(context_turns=CONTEXT, seed=seed, subsets=subsets or {}),
+        settings=LabelConfig(context_turns=CONTEXT, others=False, seed=seed, subsets=subsets or {}),
         command=command,
         tell=lambda done, total: told("answers", done, total),
     )
