@@ -96,7 +96,13 @@ def test_it_keeps_the_contract(models, name, family, tmp_path):
     )  # nobody knows the kind of a tiny model's cat
 
 
-@pytest.mark.parametrize("name", {p.module: name for name, p in PROBES.items()}.values())
+ONE_OF_EACH_FILE = {p.module: name for name, p in PROBES.items()}.values()
+FAST = ("compounds", "token_search", "sdedit", "label_vector")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else (pytest.mark.slow,)) for n in ONE_OF_EACH_FILE]
+)
 def test_the_same_seeds_make_the_same_records_at_any_batch_size(models, name):
     if "fine_tuning" in name:
         pytest.importorskip("peft")

@@ -117,8 +117,8 @@ def recover(
                 if folder is not None:
                     shutil.rmtree(folder / "state" / f"{called}-{name}-{run}", ignore_errors=True)
                 rows += there
-    if folder is not None and (folder / "state").exists():
-        (folder / "state").rmdir()
+    if folder is not None:
+        shutil.rmtree(folder / "state", ignore_errors=True)
     return rows
 
 
