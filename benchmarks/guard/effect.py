@@ -47,11 +47,12 @@ LAYERS = (
 
 
 class Drawn:
-    """Pictures of one model, kept in a file, so that a run that was stopped goes on."""
+    """Pictures of one model, kept in a file of its hash, so that a run that was stopped goes on."""
 
-    def __init__(self, file: Path, source: str, steps: int):
-        self.file, self.model, self.steps = file, load(source), steps
-        self.kept: dict[str, np.ndarray] = dict(np.load(file)) if file.exists() else {}
+    def __init__(self, folder: Path, source: str, steps: int):
+        self.model, self.steps = load(source), steps
+        self.file = folder / f"{self.model.hash()[:16]}.npz"
+        self.kept: dict[str, np.ndarray] = dict(np.load(self.file)) if self.file.exists() else {}
 
     def __call__(self, texts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         names = [f"{s} {t}" for t, s in zip(texts, seeds, strict=True)]
@@ -84,8 +85,8 @@ def effect(folder: Path, served: str, *, seeds: int, steps: int, most: int | Non
     prompts = [p for s in sets for p in s.prompts[:: max(1, len(s.prompts) // most) if most else 1]]
     rows = [(p, SEED + 1000 * i + k) for i, p in enumerate(prompts) for k in range(seeds)]
     drawn = {
-        False: Drawn(folder / "unedited.npz", "zoo:emoji", steps),
-        True: Drawn(folder / "edited.npz", served, steps),
+        False: Drawn(folder, "zoo:emoji", steps),
+        True: Drawn(folder, served, steps),
     }
     shown_unsafe = _judge()
     figures: dict[str, Figure] = {}

@@ -177,6 +177,8 @@ def images(size: Size) -> dict[str, Figure]:
     middle = [d for d in done if d[0] > done[0][0] + size.seconds / 3 and d[0] < done[0][0] + 2 * size.seconds]
     rate = (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
     own = (before + after) / 2
+    if not rate:
+        sys.exit("no batch was done in the time; give it more, or a machine that does nothing else")
     return {
         "image_throughput_share": number(rate / own),
         "image_per_s": number(rate),

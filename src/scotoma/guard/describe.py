@@ -26,7 +26,8 @@ def describe(policy: Policy) -> list[str]:
     limits = policy.limits
     out.append(
         f"limits: {limits.prompt_characters:,} characters of a prompt, {limits.pictures} pictures of a request, "
-        f"{limits.picture_pixels:,} pixels, {limits.deadline_seconds:g} seconds"
+        f"{limits.picture_pixels:,} pixels, {limits.deadline_seconds:g} seconds, "
+        f"{limits.detector_seconds:g} for one look of a detector"
     )
     out.append("bounds: what scotoma.bounds refuses is refused first, in any policy")
     for rule in policy.prompts.rules:

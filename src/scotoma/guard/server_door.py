@@ -188,7 +188,7 @@ class Door:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Answer(400, "disconnected", "The body ended early.")
+                        raise Answer(499, "disconnected", "The body ended early.")
                     part, more = message.get("body", b""), message.get("more_body", False)
                     if len(whole) + len(part) > self.limits.body:
                         raise Answer(413, "too_large", f"A body has at most {self.limits.body:,} bytes.")

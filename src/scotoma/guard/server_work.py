@@ -277,7 +277,7 @@ class Service:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not doing.done():
                 self.metrics.gone()
-                raise Answer(400, "disconnected", "The client has gone.")
+                raise Answer(499, "disconnected", "The client has gone.")  # nobody hears it; metrics count it
             return doing.result()
         finally:
             doing.cancel()
