@@ -86,7 +86,7 @@ def _with(config: Any, given: Sequence[str], route: str) -> Any:
     from scotoma.errors import UsageError, unknown_name
 
     known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    changed = {}
+    changed = dict[str, Any]()
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
