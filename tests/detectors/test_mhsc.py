@@ -133,6 +133,24 @@ def test_labels_that_nobody_knows_are_in_no_figure():
     assert fitted.sensitivity[0].n + fitted.specificity[0].n == int(np.isfinite(labels[test, 0]).sum()) < len(test)
 
 
+def test_members_are_averaged_and_come_back_from_their_file(tmp_path):
+    """A mean of logits is one head with all hidden units side by side. The first member is the head of a training alone."""
+    x, labels, prompts = made_up()
+    alone = [fit(x, labels, prompts, ["a", "b"], MHSCConfig(epochs=3), seed=s).heads for s in (0, 1)]
+    both = mhsc.averaged(alone).eval()
+    with torch.inference_mode():
+        logits = [h(torch.from_numpy(x)) for h in (*alone, both)]
+    torch.testing.assert_close(logits[2], (logits[0] + logits[1]) / 2)
+    assert (logits[0] - logits[1]).abs().max() > 0.1  # so that a mean is neither of them
+    assert mhsc.averaged(alone[:1]) is alone[0]
+    fitted = fit(x, labels, prompts, ["a", "b"], MHSCConfig(epochs=3, members=3), seed=0)
+    m = x.shape[1] // 2
+    assert fitted.heads.first.shape == (2, 3 * m, x.shape[1])
+    assert torch.equal(fitted.heads.first[:, :m], alone[0].first)
+    mhsc.save(fitted, tmp_path / "three.safetensors")
+    np.testing.assert_array_equal(mhsc.load(tmp_path / "three.safetensors").scores(x), fitted.scores(x))
+
+
 def test_a_file_comes_back_and_others_are_refused(tmp_path):
     x, labels, prompts = made_up(300)
     fitted = fit(x, labels, prompts, ("a", "b"), MHSCConfig(epochs=1), clip="abc")

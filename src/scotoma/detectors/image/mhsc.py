@@ -14,7 +14,8 @@ pictures unless told otherwise.
 
 Departures from the code: features by deterministic preprocessing, computed once for all heads; labels by a majority of raters
 alone; pictures of one prompt on one side of the split; epoch and threshold of each head chosen on validation pictures, and
-figures from test pictures that nothing was chosen on.
+figures from test pictures that nothing was chosen on; several trainings of a head may be averaged, which is one head with all
+their hidden units.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from scotoma.statistics import Counted
 from scotoma.weights.folders import PICKLES
 from scotoma.weights.hashing import hash_tensors
 
+APART = 1_000_003  # between the seeds of a head's trainings
 CATEGORIES = ("sexual", "violent", "disturbing", "hateful", "political")
 FAILURES = (
     "It knows what its training pictures knew: pictures in another style than those are judged worse, and scores of "
@@ -50,12 +52,12 @@ FAILURES = (
 
 
 class Heads(nn.Module):
-    """H heads side by side: N D, or N H D with inputs of their own, to logits N H."""
+    """H heads side by side, of M hidden units: N D, or N H D with inputs of their own, to logits N H."""
 
-    def __init__(self, names: Sequence[str], width: int, dropout: float = 0.5):
+    def __init__(self, names: Sequence[str], width: int, dropout: float = 0.5, hidden: int | None = None):
         super().__init__()
         self.names, self.width = tuple(names), width
-        h, m = len(names), width // 2
+        h, m = len(names), width // 2 if hidden is None else hidden
         self.first = nn.Parameter(torch.empty(h, m, width).uniform_(-1, 1) / math.sqrt(width))
         self.first_bias = nn.Parameter(torch.empty(h, m).uniform_(-1, 1) / math.sqrt(width))
         self.norm = nn.BatchNorm1d(h * m)  # statistics of each of the h m units are its own
@@ -86,9 +88,12 @@ class MHSCConfig:
     patience: int = field(
         default=8, metadata={"help": "epochs without a lower validation loss after which a head is done"}
     )
+    members: int = field(
+        default=1, metadata={"help": "trainings of each head, from other beginnings, whose logits are averaged"}
+    )
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "patience"):
+        for name in ("epochs", "batch", "patience", "members"):
             if getattr(self, name) < 1:
                 raise UsageError(f"mhsc: {name} must be 1 or more, got {getattr(self, name)}")
         if not 0 < self.lr < math.inf or not 0 <= self.dropout < 1:
@@ -140,12 +145,14 @@ def fit(
         raise DataError("features hold numbers that are not finite; compute them again")
     parts = split(prompts, labels, seed)
     x = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        heads = Heads(names, features.shape[1], config.dropout)
-        shares = tuple(float(np.nanmean(labels[parts.train, h])) for h in range(len(names)))
-        _train(heads, x, labels, parts, shares, config, np.random.default_rng(seed))
-    heads.eval().requires_grad_(False)
+    shares = tuple(float(np.nanmean(labels[parts.train, h])) for h in range(len(names)))
+    trained = []
+    for own in (seed + APART * k for k in range(config.members)):
+        with torch.random.fork_rng():
+            torch.manual_seed(own)
+            trained.append(Heads(names, features.shape[1], config.dropout))
+            _train(trained[-1], x, labels, parts, shares, config, np.random.default_rng(own))
+    heads = averaged(trained).eval().requires_grad_(False)
     unchosen = Fitted(heads, shares, (0.5,) * len(names), features=clip)
     scores = unchosen.scores(features)
     cuts = (best_f1(scores[parts.validation, h], labels[parts.validation, h]) for h in range(len(names)))
@@ -153,6 +160,22 @@ def fit(
     right = [right_at(cut, scores[parts.test, h], labels[parts.test, h]) for h, cut in enumerate(thresholds)]
     sensitivity, specificity = zip(*right, strict=True)
     return Fitted(heads, shares, thresholds, sensitivity, specificity, clip)
+
+
+@torch.no_grad()
+def averaged(members: Sequence[Heads]) -> Heads:
+    """One set of heads whose logits are the means of those of all: their hidden units side by side."""
+    first, h = members[0], len(members[0].names)
+    if len(members) == 1:
+        return first
+    parts = [{k: v.view(h, -1) for k, v in m.norm.state_dict().items() if v.ndim} for m in members]
+    out = Heads(first.names, first.width, first.dropout, sum(m.first.shape[1] for m in members))
+    state = {name: torch.cat([getattr(m, name) for m in members], 1) for name in ("first", "first_bias", "last")}
+    state["last"] = state["last"] / len(members)
+    state["last_bias"] = torch.stack([m.last_bias for m in members]).mean(0)
+    state |= {f"norm.{k}": torch.cat([p[k] for p in parts], 1).flatten() for k in parts[0]}
+    out.load_state_dict({**state, "norm.num_batches_tracked": first.norm.num_batches_tracked})
+    return out
 
 
 def _train(
@@ -232,7 +255,7 @@ def load(path: Path) -> Fitted:
         with safe_open(path, "pt") as f:
             told: Mapping[str, Any] = json.loads((f.metadata() or {})["mhsc"])
             state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
-        heads = Heads(told["names"], state["first"].shape[2])
+        heads = Heads(told["names"], state["first"].shape[2], hidden=state["first"].shape[1])
         heads.load_state_dict(state)
         se, sp = (tuple(Counted(*c) for c in told[k]) for k in ("sensitivity", "specificity"))
         shares, thresholds = (tuple(map(float, told[k])) for k in ("shares", "thresholds"))
