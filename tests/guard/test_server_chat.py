@@ -24,7 +24,7 @@ from scotoma.guard.server_chat import Upstream
 POLICY = """
     categories: {violent: {what: weapons}}
     dialogue: {detectors: [{detector: word-list, words: {violent: [bomb]}}]}
-    limits: {deadline_seconds: 2}
+    limits: {deadline_seconds: 4}
 """
 KEY = "upstream-secret-0123456789"
 
@@ -146,14 +146,14 @@ def test_an_answer_that_is_refused_is_not_handed_out() -> None:
 
 
 def hangs(to: BaseHTTPRequestHandler) -> None:
-    time.sleep(5)
+    time.sleep(12)
 
 
 def drips(to: BaseHTTPRequestHandler) -> None:
     to.send_response(200)
     to.send_header("content-type", "application/json")
     to.end_headers()
-    for _ in range(40):
+    for _ in range(120):
         try:
             to.wfile.write(b" ")
             to.wfile.flush()
@@ -196,7 +196,7 @@ def test_what_an_upstream_can_do_wrong(fault: str) -> None:
     with proxy(answer) as (server, _):
         begun = time.monotonic()
         got, headers, told = ask(server)
-        assert (got, told["error"]["code"]) == (status, code) and time.monotonic() - begun < 4
+        assert (got, told["error"]["code"]) == (status, code) and time.monotonic() - begun < 10
         assert ("retry-after" in headers) == (status in (429, 503))
         assert "bomb" not in json.dumps(told) and KEY not in json.dumps(told)
         assert fault != "429" or 7 <= int(headers["retry-after"]) <= 8
