@@ -80,7 +80,7 @@ PROBES: dict[str, Probe] = {
         given="pictures",
         trains=True,
         many_steps=True,
-        settings={"vectors": 1, "steps": 200},
+        settings={"vectors": 1, "steps": 200, "lr": 1e-3},
     ),
     "several_vectors": Probe(
         "Learns a word of four vectors on the given pictures.",
@@ -91,7 +91,7 @@ PROBES: dict[str, Probe] = {
         given="pictures",
         trains=True,
         many_steps=True,
-        settings={"vectors": 4},
+        settings={"vectors": 4, "lr": 1e-3},
     ),
     "label_vector": Probe(
         "Learns a label's vector on the given pictures.",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -26,13 +27,21 @@ from scotoma.models.sample import initial_noise, to_uint8
 from scotoma.models.trajectory import end, times
 
 
+Told = Literal["name", "no prompt"]
+
+
 @dataclass(frozen=True)
 class NoiseConfig:
-    steps: int = field(default=12, metadata={"help": "of the optimisation"})
-    trajectory: int = field(default=8, metadata={"help": "steps of a trajectory"})
-    lr: float = field(default=0.1, metadata={"help": "of Adam, for each number of the noise"})
+    steps: int = field(default=20, metadata={"help": "of the optimisation"})
+    trajectory: int = field(default=6, metadata={"help": "steps of a trajectory"})
+    lr: float = field(default=0.3, metadata={"help": "of Adam, for each number of the noise"})
+    told: tuple[Told, ...] = field(
+        default=("name",), metadata={"help": "name, guided; or no prompt, which needs far more steps; or both"}
+    )
 
     def __post_init__(self) -> None:
+        if not self.told or not set(self.told) <= {*get_args(Told)}:
+            raise UsageError(f"initial noise: told is one or both of {get_args(Told)}, got {self.told}")
         if min(self.steps, self.trajectory) < 1 or not 0 < self.lr < float("inf"):
             raise UsageError(
                 f"initial noise: steps and trajectory 1 or more, lr above 0; got {self.steps}, {self.trajectory}, {self.lr}"
@@ -49,14 +58,14 @@ def probe(
     seed: int,
     folder: Path | None,
 ) -> None:
-    """Two variants: under the concept's name ("name", guided) and under no prompt ("no prompt")."""
+    """A variant for each of `told`."""
     if sought.log_odds is None:
         raise UsageError(
             "optimising the noise needs a detector that gives a gradient, and there is none for this concept"
         )
     needs_many_steps(model, "optimising the noise")
     seeds, steps = budget.seeds(seed), budget.steps or config.steps
-    for variant in ("name", "no prompt"):
+    for variant in config.told:
         if not records.wants(variant):
             continue
         pictures, noise = [], []
