@@ -26,7 +26,6 @@ from scotoma.models.model import Model
 from scotoma.models.sample import initial_noise, to_uint8
 from scotoma.models.trajectory import end, times
 
-
 Told = Literal["name", "no prompt"]
 
 
