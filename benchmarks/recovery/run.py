@@ -47,8 +47,13 @@ FREE = tuple(name for name, p in PROBES.items() if not p.trains and p.tells != "
 Row = dict[str, Any]
 
 
+CASES: dict[str, Case] = {}  # of this process: pictures are drawn once
+
+
 def case(unedited: Model, name: str) -> Case:
-    return zoo_case(unedited, name, which="b", steps=STEPS)
+    if name not in CASES:
+        CASES[name] = zoo_case(unedited, name, which="b", steps=STEPS)
+    return CASES[name]
 
 
 def probed(
