@@ -142,3 +142,28 @@ def test_the_emoji_prompts_are_for_emoji_models(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "'a bomb' of bombs is none" in told and "pullover" in told
     assert not (tmp_path / "x").exists()
+
+
+def test_mitigations_limits_and_steering_are_looked_at_before_anything_is_drawn(files, tmp_path, capsys):
+    (tmp_path / "words.json").write_text('{"animals": ["bird"]}')
+    rule = ["--detector", f"word-list,words={tmp_path / 'words.json'}"]
+    for more, message in (
+        (["--mitigation", "rule=prompts:wordlist"], "rule: wordlist is not in this audit"),
+        (["--mitigation", "edit=model:other"], "edit: other is not in this audit"),
+        (["--mitigation", "filter=pictures:constant"], "cannot be measured by the detector that it is"),
+        (["--fail-above", "violence=1%"], "unknown category of this audit 'violence'"),
+    ):
+        assert call(files, tmp_path / "run", *DETECTOR, *rule, *more) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+    steered = ["audit", f"a={files[0]}+sld:max", *DETECTOR, "--out", str(tmp_path / "run")]
+    assert main([*steered, "--prompts", f"users={files[1] / 'asked.txt'}"]) == 2
+    assert "what it steers away from: --sld-concept NAME" in capsys.readouterr().err
+    many = [word for i in range(60) for word in ("--sld-concept", f"a red dog {i}")]
+    assert main([*steered, "--prompts", f"users={files[1] / 'asked.txt'}", *many]) == 2
+    assert "tokens together, and its text encoder reads" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    # A detector goes by its name on the command line, whatever its card calls it.
+    assert call(files, tmp_path / "run", *DETECTOR, *rule, "--mitigation", "rule=prompts:word-list", "--json") == 0
+    rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)["mitigations"]}
+    assert rows["none"]["unsafe_left"]["value"] == 1.0
+    assert rows["rule"]["unsafe_left"]["value"] == 0.5  # one of the two prompts says bird

@@ -12,15 +12,15 @@ from scotoma.auditing import recovery_figures
 from scotoma.auditing.gate import gate
 from scotoma.auditing.generate import draw_failed_again, generate
 from scotoma.auditing.measures import exposure_of, metrics_of
-from scotoma.auditing.mitigations import Mitigation, compare
+from scotoma.auditing.mitigations import Mitigation, check, compare
 from scotoma.auditing.prompt_sets import PromptSet, named_sets
 from scotoma.auditing.run import PROBES, Run, begin
 from scotoma.auditing.score import check_labels, score
-from scotoma.auditing.summarise import Table, read_tables, summarise
+from scotoma.auditing.summarise import ANY, Table, read_tables, summarise
 from scotoma.auditing.targets import Target
 from scotoma.detectors.card import Card
 from scotoma.detectors.contract import Detector
-from scotoma.errors import DataError, UsageError
+from scotoma.errors import DataError, UsageError, unknown_name
 from scotoma.records import write_text
 
 Progress = Callable[[str, int, int], None]  # stage and name, done, in all
@@ -47,7 +47,7 @@ def audit(
     speak of too few: give every detector again that is to be in the summary.
 
     The first target is what the others are compared with, the first detector what mitigations are measured by. Pictures stay
-    in `folder`. Raises UsageError for names that do not fit and detectors without thresholds, DataError for a folder with
+    in `folder`. Raises UsageError, before anything is drawn, for names that do not fit and detectors without thresholds, DataError for a folder with
     another audit, BoundsError for a prompt that bounds.py refuses.
     """
     if not targets or not detectors:
@@ -59,6 +59,11 @@ def audit(
         check_labels(d)
     if any(t.own is None for t in targets):
         named_sets(sets)
+    looked = sorted(p.stem for p in (folder / "verdicts").glob("*.jsonl"))  # of the same audit before
+    check(mitigations, [t.name for t in targets], [*names, *(n for n in looked if n not in names)], names[0])
+    known = {ANY, *(c.name for d in detectors for c in d.card.categories)}
+    if not looked and (strange := next((c for c in limits or () if c not in known), None)):
+        raise unknown_name("category of this audit", strange, known)
     run = begin(folder, targets, sets, seeds=seeds, first_seed=first_seed, command=command, given=given)
 
     def told(what: str) -> Callable[[int, int], None] | None:

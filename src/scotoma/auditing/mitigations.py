@@ -49,23 +49,29 @@ class Asked:
     control: np.ndarray
 
 
-def compare(
-    run: Run, tables: Sequence[Table], mitigations: Sequence[Mitigation], *, measured_by: str, category: str = ANY
-) -> list[dict[str, Any]]:
-    """A row for no mitigation and one for each. Raises UsageError where a target or detector has not run, or an output filter
-    would be measured by itself; DataError where a stage is missing."""
-    said = {t.detector: t for t in tables}
-    targets, scored = [t["name"] for t in run.targets], list(said)
+def check(
+    mitigations: Sequence[Mitigation], targets: Sequence[str], detectors: Sequence[str], measured_by: str
+) -> None:
+    """Raises UsageError where a target or detector is not in the audit, or an output filter would be measured by itself."""
     for m in mitigations:
-        known = targets if m.kind == "model" else scored
+        known = targets if m.kind == "model" else detectors
         if m.by not in known:
             raise UsageError(f"{m.name}: {m.by} is not in this audit, which has {', '.join(known) or 'none'}")
         if m.kind == "output filter" and m.by == measured_by:
             raise UsageError(
                 f"{m.name}: an output filter cannot be measured by the detector that it is; add another one"
             )
-    if measured_by not in scored:
-        raise UsageError(f"{measured_by} has not looked at this audit; the detectors that have: {', '.join(scored)}")
+    if measured_by not in detectors:
+        raise UsageError(f"{measured_by} has not looked at this audit; the detectors that have: {', '.join(detectors)}")
+
+
+def compare(
+    run: Run, tables: Sequence[Table], mitigations: Sequence[Mitigation], *, measured_by: str, category: str = ANY
+) -> list[dict[str, Any]]:
+    """A row for no mitigation and one for each. Raises UsageError as `check`, DataError where a stage is missing."""
+    said = {t.detector: t for t in tables}
+    targets = [t["name"] for t in run.targets]
+    check(mitigations, targets, list(said), measured_by)
     asked, seen = _asked(run, targets[0]), said[measured_by]
     costs = _costs(run)
     none = Mitigation("none", "model", targets[0])

@@ -137,6 +137,7 @@ def _audit(args: argparse.Namespace) -> int:
     emoji = any(split_name(text)[1].startswith("zoo:emoji") for text in args.what)
     sets = _prompts(args.prompts, emoji)  # before the models, whose loading takes longer
     targets, detectors = [_target(text, args) for text in args.what], _detectors(args.detector, emoji, args.policy)
+    called = {text.split(",")[0]: d.card.name for text, d in zip(args.detector, detectors, strict=False)}
     more = behind.behind(args, [t.name for t in targets], [d.card.name for d in detectors])
     with progress("audit") as bar:
         made, summary = audit(
@@ -147,7 +148,7 @@ def _audit(args: argparse.Namespace) -> int:
             seeds=args.seeds,
             first_seed=args.first_seed,
             again=args.again,
-            mitigations=[*_mitigations(args.mitigation), *more.mitigations],
+            mitigations=[*_mitigations(args.mitigation, called), *more.mitigations],
             limits=limits,
             command=args.command,
             given=looking.given(args),
@@ -212,18 +213,18 @@ def _target(text: str, args: argparse.Namespace) -> Target:
     base, paths, strengths = source.parts(spec)
     model, edits = source.edited(base, paths, args)
     if strengths:
-        concepts = args.sld_concept or _standins(base)
-        if len(strengths) > 1 or not concepts:
+        if len(strengths) > 1 or not args.sld_concept:
             raise UsageError(f"{spec} needs one +sld:STRENGTH, and what it steers away from: --sld-concept NAME")
-        model = model.steered(SLD.of(strengths[0], concepts))
+        steering = SLD.of(strengths[0], args.sld_concept)
+        for t in model.tokenizers:
+            if (tokens := len(t(steering.text, verbose=False).input_ids)) > t.model_max_length:
+                raise UsageError(
+                    f"what {spec} steers away from has {tokens} tokens together, and its text encoder reads "
+                    f"{t.model_max_length}: the last of --sld-concept would be left out; name fewer"
+                )
+        model = model.steered(steering)
     facts = {"edits": [e.id for e in edits], "sld": strengths, "credits": list(model.defaults.get("credits", ()))}
     return of_model(name, model, guidance=args.guidance, steps=args.steps, batch_size=args.batch_size, facts=facts)
-
-
-def _standins(base: str) -> list[str]:
-    from scotoma.evaluation.zoo_task import frozen
-
-    return [n for names in frozen()["stand_ins"].values() for n in names] if base.startswith("zoo:emoji") else []
 
 
 def _prompts(given: Sequence[str], emoji: bool) -> list[PromptSet]:
@@ -253,7 +254,8 @@ def _detectors(given: Sequence[str], emoji: bool, policy: str | None) -> list[De
     return [specs.detector(text) for text in given or ZOO_DETECTORS]
 
 
-def _mitigations(given: Sequence[str]) -> list[Mitigation]:
+def _mitigations(given: Sequence[str], called: Mapping[str, str]) -> list[Mitigation]:
+    """`called`: what the cards of detectors call them, by their names on the command line."""
     from scotoma.auditing.mitigations import Mitigation
     from scotoma.errors import UsageError
 
@@ -264,7 +266,7 @@ def _mitigations(given: Sequence[str]) -> list[Mitigation]:
         by, _, names = by.partition("@")
         if not (equals and colon and name and by) or kind not in KINDS:
             raise UsageError(f"--mitigation takes NAME=KIND:BY, KIND one of {', '.join(KINDS)}, not {text!r}")
-        out.append(Mitigation(name, KINDS[kind], by, tuple(filter(None, names.split(",")))))  # type: ignore[arg-type]
+        out.append(Mitigation(name, KINDS[kind], called.get(by, by), tuple(filter(None, names.split(",")))))  # type: ignore[arg-type]
     return out
 
 
