@@ -3,6 +3,7 @@ a kill, and makes the same records at any batch size."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from scotoma.errors import BoundsError, DataError, UsageError
 from scotoma.models import tiny
 from scotoma.models.load import load
 from scotoma.models.sample import sample
+from scotoma.models.student import as_student, scheduler_config
 from scotoma.records import Concept, read_jsonl
 
 SMALL = {
@@ -197,6 +199,19 @@ def test_it_refuses_what_the_bounds_refuse(models, monkeypatch):
         monkeypatch.undo()
         for f in bounds_cache:
             f.cache_clear()
+
+
+def test_a_student_is_probed_in_many_steps_where_the_model_it_is_of_is_there(models):
+    base = models["sd1"]
+    student = as_student(base, scheduler_config(base.scheduler, 600))
+    names = ["compounds", "trajectory", "step_count"]
+    changes = {name: SMALL[name] for name in names if name in SMALL}
+    rows = recover({"student": student}, sought(base), EYES, names, BUDGET, changes=changes)
+    assert not any(row["reason"] for row in rows)
+    assert sum("time given back" in (row["variant"] or "") for row in rows) == 4  # two numbers of steps, two guidances
+    alone = dataclasses.replace(sought(base), unedited=student)
+    rows = recover({"student": student}, alone, EYES, names, BUDGET, changes=changes)
+    assert [bool(r["reason"]) for r in rows if r["variant"] is None] == [False, True, True]
 
 
 def test_names_of_probes_and_suites():

@@ -130,6 +130,10 @@ def _try(
         if not probe.fits(bool(model.labels)):
             raise UsageError(f"it is for models that are told {probe.tells}")
         if probe.many_steps and one_step(model.scheduler):
+            if one_step(sought.unedited.scheduler):
+                raise UsageError(
+                    "it needs many steps, and the unedited model has one; give the one that it was made from"
+                )
             model = as_multistep(model, sought.unedited, give_time_back=True)  # whoever has both models can do that
         if probe.given == "pictures" and not len(sought.pictures):
             raise UsageError("it needs pictures of the concept, and the unedited model drew none that show it")

@@ -24,6 +24,7 @@ from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.zoo_task import expand, frozen, label_of, near_and_far, row
 from scotoma.models.model import Model
 from scotoma.models.sample import sample, to_uint8
+from scotoma.models.student import one_step
 from scotoma.records import Concept
 
 GIVEN = 400_000_000  # first of the seeds of given pictures; those of attempts and of counting come behind
@@ -61,6 +62,7 @@ def zoo_case(
     if len(concepts) != 1 or concepts[0].kind == "style":
         raise UsageError(f"{name} is no single thing; probes look for one: name a concept such as {concepts[0].name!r}")
     (concept,) = concepts
+    steps = None if one_step(unedited.scheduler) else steps
     judge, counts = load_judge(data, which), load_judge(data, counting)
     sees, obeyed = (_sees(j, name) for j in (judge, counts))
     near, far = near_and_far(data, [name])
@@ -99,6 +101,7 @@ def clip_case(
     no detector beside it, so probes that need a gradient stay undecided."""
     from scotoma.auditing.eyes import sees_described
 
+    steps = None if one_step(unedited.scheduler) else steps
     described = sees_described(clip, [concept.name, *([neighbour] if neighbour else ())])
 
     def of(name: str) -> Callable[[np.ndarray], Seen]:

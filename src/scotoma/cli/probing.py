@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="try to bring the concept back: quick, full, or probes between commas; every model is local, and the unedited one "
         "is the first, without its Edits",
     )
+    group.add_argument(
+        "--unedited",
+        metavar="MODEL",
+        help="a model that knows the concept (default: the first, without its Edits); for a one-call student that of many steps "
+        "which it was made from",
+    )
     group.add_argument("--concept", metavar="NAME", help="what is sought (default: what the Edits erased)")
     group.add_argument(
         "--control",
@@ -62,7 +68,7 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(f"{spec} has no weights here; probes run on local weights alone: take it out, or --probes")
         if source.parts(spec)[2]:
             raise UsageError(f"{spec}: +sld: is not in the weights, and who has these leaves it out; probe it without")
-    base = source.parts(split_name(args.what[0])[1])[0]
+    base = args.unedited or source.parts(split_name(args.what[0])[1])[0]
     if not base.startswith("zoo:") and args.clip is None:
         raise UsageError(
             f"{base} is no model of the zoo, so its pictures need a CLIP that sees the concept: --clip PATH_OR_ID"
@@ -79,7 +85,7 @@ def probe(args: argparse.Namespace, run: Run) -> None:
     from scotoma.models.sample import STEPS
 
     specs = [split_name(text) for text in args.what]
-    base = source.parts(specs[0][1])[0]
+    base = args.unedited or source.parts(specs[0][1])[0]
     unedited = source.load(base, args)
     models: dict[str, Model] = {}
     erased: list[Any] = []

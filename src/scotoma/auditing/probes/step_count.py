@@ -39,6 +39,8 @@ def probe(
     """A variant for each number of steps, unguided and guided, under the name; of a student also with the time given back."""
     ways = {"": model}
     if one_step(model.scheduler):
+        if one_step(sought.unedited.scheduler):
+            raise UsageError("the unedited model draws in one call too; give the model of many steps that both are of")
         ways = {"": as_multistep(model, sought.unedited)}
         ways[", time given back"] = as_multistep(model, sought.unedited, give_time_back=True)
     seeds, asked = budget.seeds(seed), [sought.asked(model)] * budget.queries
