@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 import recording
 from material import GUIDELINE, HERE, parser, results_of, spread
 
+from scotoma.cli.demo import DIALOGUES, LLM_ITEMS
 from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator
 from scotoma.detectors.contract import FLAGGED
 from scotoma.detectors.text.student import load_student
@@ -38,7 +39,7 @@ from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.asking import ask
 from scotoma.dialogue.demo.generator import generate
 from scotoma.dialogue.demo.gold import against_gold, difference, fresh, read_gold
-from scotoma.dialogue.demo.run import Demonstration, answers_of, by_student, by_vote, demonstrate
+from scotoma.dialogue.demo.run import ROUTES, Demonstration, answers_of, by_student, by_vote, demonstrate, settings
 from scotoma.dialogue.distil import training
 from scotoma.dialogue.distil.parts import Learner
 from scotoma.dialogue.distil.training import DistilConfig, distil
@@ -51,8 +52,7 @@ from scotoma.dialogue.views import items
 from scotoma.records import Exchange, Figure, write_text
 
 FOLDER = HERE.parents[1] / "build/benchmarks/moderation"
-DIALOGUES, LLM_ITEMS = 1500, 600
-SMALL, SMALL_LLM = 200, 20
+NOISY, SMALL = 1500, 200  # dialogues of the label noise, and of --smoke
 NOISE, SEEDS = (0.0, 0.1, 0.2, 0.3, 0.4), (0, 1)
 REREAD = 24  # gold items on which the language model criticises itself
 TITLES = {"F1 of commitment": "f1", "precision of commitment": "precision", "recall of commitment": "recall"}
@@ -67,7 +67,9 @@ def of_demo(made: Demonstration, folder: Path) -> dict[str, Figure]:
                 out[f"{name.replace(' ', '_')}_{short}"] = found[title]
         out |= {k.replace(" ", "_"): f for k, f in found.items() if k.startswith("kappa")}
     for other, short in ((told["best"], "best_annotator"), ("vote", "vote")):
-        out |= lower_end(f"student_minus_{short}_f1", made.figures["embedded"][f"F1, minus {other}"], other)
+        for route in ROUTES:
+            name = "student" if route == ROUTES[0] else route
+            out |= lower_end(f"{name}_minus_{short}_f1", made.figures[route][f"F1, minus {other}"], other)
     out["labelled_items"] = recording.number(len(made.run.items))
     out["labelled_without_a_label"] = recording.number(sum(not x.label.label for x in made.run.labelled()))
     return out
@@ -89,7 +91,7 @@ def on_fresh(
     voters = {a["name"] for a in made.run.summary()["annotators"] if a["role"] == "voter"}
     flagged = {name: np.array([a.label == guideline.positive for a in rows]) for name, rows in answers.items()}
     flagged["vote"] = by_vote(there, answers, [a for a in chosen if a.name in voters], guideline)
-    for route in ("embedded", "ngrams"):
+    for route in ROUTES:
         flagged[route] = by_student(there, folder / route, guideline)
     found = {name: against_gold(there, f, guideline) for name, f in flagged.items()}
     out = {
@@ -100,8 +102,10 @@ def on_fresh(
     f1 = {a.name: found[a.name]["F1 of commitment"].value or 0.0 for a in chosen}
     best = max(f1, key=f1.__getitem__)
     for other, short in ((best, "best_annotator"), ("vote", "vote")):
-        f = difference(there, flagged["embedded"], flagged[other], guideline)
-        out |= lower_end(f"fresh_student_minus_{short}_f1", f, other)
+        for route in ROUTES:
+            name = "student" if route == ROUTES[0] else route
+            f = difference(there, flagged[route], flagged[other], guideline)
+            out |= lower_end(f"fresh_{name}_minus_{short}_f1", f, other)
     return out
 
 
@@ -113,10 +117,11 @@ def without_context(labelled: Sequence[Labelled]) -> list[Labelled]:
 
 
 def context(made: Demonstration, folder: Path, guideline: Guideline) -> dict[str, Figure]:
-    """Two students of the same labels, one of which never sees a context, on the items that have one."""
+    """Two students of route embedded and of the same labels, one of which never sees a context, on the items that have one."""
     blind = folder / "words-alone"
     shutil.rmtree(blind, ignore_errors=True)
-    distil(without_context(made.run.labelled()), blind, guideline=guideline)
+    labelled = without_context(made.run.labelled())
+    distil(labelled, blind, guideline=guideline, route="embedded", config=settings("embedded"))
     out = {}
     for name, there in (("", read_gold()), ("fresh_", fresh())):
         chosen = [g for g in there if g.item.level == "context"]
@@ -203,7 +208,7 @@ def main() -> None:
     args = made.parse_args()
     begun, results = recording.begin(HERE, f"{os.cpu_count()} cores"), results_of(args.smoke)
     if args.noise:
-        how: tuple[Any, ...] = (SMALL, NOISE[::2], SEEDS[:1]) if args.smoke else (DIALOGUES, NOISE, SEEDS)
+        how: tuple[Any, ...] = (SMALL, NOISE[::2], SEEDS[:1]) if args.smoke else (NOISY, NOISE, SEEDS)
         rows = [row for route in ("ngrams", "embedded") for row in noise(route, *how)]
         write_text(results / "results/noise.json", json.dumps({**begun, "rows": rows}, indent=1) + "\n")
         return

@@ -1,18 +1,17 @@
 """How fast the students are, in one run beside the plain transformers pipeline; needs a quiet machine.
 
-    python benchmarks/moderation/speed.py            # after run.py, whose labels and students it takes
+    python benchmarks/moderation/speed.py            # after run.py, whose students it takes
     python benchmarks/moderation/speed.py --smoke    # few texts, on any machine, written to a temporary folder
 
-Texts are the demonstration's, one thread. The encoder is the sentence encoder's network with a head of its own, fine-tuned on the
-demonstration's labels; the pipeline runs a network of the same shape (speed does not depend on weights). int8 and float32 are
-compared on gold. Words of the texts and flags of the processor are written beside the speeds.
+Texts are the demonstration's, one thread. Students are those of run.py; the encoder is the sentence encoder's network with a head of
+its own, and the pipeline runs a network of the same shape (speed does not depend on weights). int8 and float32 are compared on
+gold. Words of the texts and flags of the processor are written beside the speeds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import statistics
 import sys
 import time
@@ -37,12 +36,9 @@ from scotoma.detectors.text.student import load_student, read, weights_of
 from scotoma.dialogue.demo.generator import generate
 from scotoma.dialogue.demo.gold import difference, read_gold
 from scotoma.dialogue.demo.run import by_student
-from scotoma.dialogue.distil.encoder import EncoderConfig
 from scotoma.dialogue.distil.export import export
-from scotoma.dialogue.distil.training import DistilConfig, distil
 from scotoma.dialogue.guideline import load_guideline
 from scotoma.dialogue.packages import minilm
-from scotoma.dialogue.run import read_run
 from scotoma.dialogue.views import items
 from scotoma.records import Exchange, Figure
 
@@ -104,13 +100,7 @@ def in_order(folder: Path) -> Call:
     return call
 
 
-def students(folder: Path) -> None:
-    """An encoder distilled from the labels of the demonstration, where there is none yet, and ONNX of both."""
-    if not (folder / "encoder/student.json").exists():
-        shutil.rmtree(folder / "encoder", ignore_errors=True)
-        config = DistilConfig(encoder=EncoderConfig(encoder=str(minilm()), epochs=2, lr=1e-4))
-        labelled = read_run(folder / "labels").labelled()
-        distil(labelled, folder / "encoder", guideline=load_guideline(GUIDELINE), route="encoder", config=config)
+def export_both(folder: Path) -> None:
     for name in STUDENTS:
         if not (folder / name / "onnx.json").exists():
             export(folder / name)
@@ -163,7 +153,7 @@ def main() -> None:
         sys.exit(f"{folder} has no students yet; run benchmarks/moderation/run.py first")
     if not args.smoke:
         recording.require_quiet()
-    students(folder)
+    export_both(folder)
     torch.set_num_threads(1)
     figures = speeds(folder, SMALL if args.smoke else TEXTS, 1 if args.smoke else REPEATS)
     recording.write(results, begun, figures | int8_loss(folder), keep=True)

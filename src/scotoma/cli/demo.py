@@ -22,14 +22,19 @@ STEPS = "10"  # in which zoo:emoji draws the name asked for as surely as in 25 (
 
 
 WHAT = ("erase", "dialogue")
-LLM_ITEMS = 600  # of dialogue: items that the language model labels
+LLM_ITEMS = 300  # of dialogue: items that the language model labels
+DIALOGUES = 3000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", default="erase", metavar="WHAT", help="erase (default) or dialogue")
     parser.add_argument("--out", type=Path, default=Path("scotoma-demo"), metavar="FOLDER", help="default scotoma-demo")
     parser.add_argument(
-        "--dialogues", type=int, default=1500, metavar="N", help="of dialogue: how many are labelled (default 1500)"
+        "--dialogues",
+        type=int,
+        default=DIALOGUES,
+        metavar="N",
+        help=f"of dialogue: how many are labelled (default {DIALOGUES})",
     )
     parser.add_argument("--concept", default="dagger", metavar="NAME", help="what to erase (default dagger)")
     parser.add_argument("--instead", default="pencil", metavar="NAME", help="what it becomes (default pencil)")
@@ -47,7 +52,7 @@ def _dialogue(args: argparse.Namespace) -> int:
     """Prints a line for each labeller, best first, and where the report and the students are."""
     from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator, write
     from scotoma.cli.progress import progress
-    from scotoma.dialogue.demo.run import demonstrate
+    from scotoma.dialogue.demo.run import ROUTES, demonstrate
     from scotoma.dialogue.packages import smalltalk
 
     annotators, reserves = [annotator(s) for s in OFFLINE], [annotator(s) for s in OFFLINE_RESERVES]
@@ -67,7 +72,7 @@ def _dialogue(args: argparse.Namespace) -> int:
     for name, f in sorted(f1.items(), key=lambda row: -(row[1].value or 0.0)):
         print(f"{name:14} F1 {f.value or 0:.3f} ({f.low or 0:.3f} to {f.high or 0:.3f}) on {f.n} gold items")
     print(f"{sum(made.seconds.values()) / 60:.1f} minutes")
-    for place in (page, args.out / "embedded", args.out / "ngrams"):
+    for place in (page, *(args.out / route for route in ROUTES)):
         print(place)
     return 0
 
