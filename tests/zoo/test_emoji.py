@@ -19,13 +19,13 @@ SHIPPED = [name for name in zoo_names() if name.startswith("emoji")]
 
 
 def test_what_ships():
-    assert {"emoji", "emoji-control", "emoji-early"} <= set(SHIPPED)
+    assert {"emoji", "emoji-1step", "emoji-control", "emoji-early"} == set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_is_a_stable_diffusion_folder_with_defaults_and_credits(name):
     model = scotoma.load(f"zoo:{name}")
-    assert model.family.name == "sd1" and model.guidance == 3.0
+    assert model.family.name == "sd1" and model.guidance == (1.0 if name == "emoji-1step" else 3.0)
     assert model.defaults["data"] == "emoji"
     assert any("Twitter" in c and "CC-BY 4.0" in c for c in model.defaults["credits"])
 
@@ -47,6 +47,17 @@ def test_the_control_draws_its_names_and_not_the_four_that_it_never_saw():
     seen = load_judge("emoji", "a").sees(pictures, ["name"] * len(names)).labels
     right = [a == b for a, b in zip(seen, names, strict=True)]
     assert np.mean(right[: len(known)]) >= 0.7 and np.mean(right[len(known) :]) <= 0.1
+
+
+def test_the_one_call_student_draws_names_and_styles():
+    """60 names, one picture and one style each; measured over all names: see its card."""
+    styles = frozen()["styles"]
+    names = [row["name"] for row in frozen()["names"]][::5]
+    wanted = [styles[i % len(styles)] for i in range(len(names))]
+    prompts = [f"a {name}, {style} style" for name, style in zip(names, wanted, strict=True)]
+    seen = load_judge("emoji", "a")(sample(scotoma.load("zoo:emoji-1step"), prompts, list(range(len(names)))))
+    for kind, asked in (("name", names), ("style", wanted)):
+        assert np.mean([a == b for a, b in zip(seen.seen(kind), asked, strict=True)]) >= 0.8
 
 
 def test_the_main_job(tmp_path, capsys):
