@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erasures import Erasure
 from keeping import Kept, kept
 
 from scotoma import api
@@ -23,8 +24,6 @@ from scotoma.erasure.esd import ESDConfig
 from scotoma.erasure.safegen import SafeGenConfig
 from scotoma.erasure.uce import UCEConfig
 from scotoma.evaluation.look import named
-from scotoma.evaluation.task import Size, Task
-from scotoma.evaluation.zoo_task import expand, label_of, near_and_far, some_kept, zoo_task
 from scotoma.models.model import Model
 from scotoma.models.sld import SLD
 
@@ -52,33 +51,6 @@ SAFEGEN_ARMS: dict[str, SafeGenConfig] = {
     "blur": SafeGenConfig(observe_every=0, mosaic="blur"),
     "cross_attention": SafeGenConfig(observe_every=0, layers="xattn"),
 }
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """One task: a name, a stand-in category or a style, and what it becomes."""
-
-    label: str
-    concept: str
-    instead: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(c.name for c in expand("emoji", self.concept))
-
-    def task(self, size: Size, first_seed: int) -> Task:
-        becomes = dict.fromkeys(self.names, label_of("emoji", self.instead) or "")
-        return zoo_task("emoji", becomes, size=size, first_seed=first_seed)
-
-    def held(self) -> tuple[str, ...]:
-        """Kept names that a training holds still."""
-        return some_kept("emoji", self.names)
-
-    def benign(self, count: int) -> list[str]:
-        """Prompts of far names that no training holds still."""
-        _, far = near_and_far("emoji", self.names)
-        held = set(self.held())
-        return [f"a {name}" for name in far if name not in held][:count]
 
 
 # Objects are among the four that zoo:emoji-control never saw; pairs are those of frozen.json.

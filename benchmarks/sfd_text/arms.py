@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
+from erasures import Erasure
 from keeping import Kept, kept
 
 from scotoma.erasure import sfd
@@ -14,30 +14,12 @@ from scotoma.erasure.sfd import SFDConfig
 from scotoma.evaluation.along import observer
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.look import named
-from scotoma.evaluation.task import Size, Task
-from scotoma.evaluation.zoo_task import captions, expand, label_of, zoo_task
+from scotoma.evaluation.task import Size
+from scotoma.evaluation.zoo_task import captions
 from scotoma.models.model import Model
 
 CURVE_SIZE, CURVE_SEED = Size(60, 48, 120), 9_500_000
 CAPTIONS = 20_000  # of which a training draws what it keeps
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """A name, a style or a stand-in category, and what it becomes; with `products` the bare subject of its prompts does,
-    and nothing is named."""
-
-    label: str
-    concept: str
-    instead: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(c.name for c in expand("emoji", self.concept))
-
-    def task(self, size: Size, first_seed: int) -> Task:
-        becomes = dict.fromkeys(self.names, label_of("emoji", self.instead) or "")
-        return zoo_task("emoji", becomes, size=size, first_seed=first_seed)
 
 
 def train(model: Model, erasure: Erasure, config: SFDConfig, seed: int, cache: Path) -> Kept:
