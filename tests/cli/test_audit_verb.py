@@ -152,6 +152,7 @@ def test_mitigations_limits_and_steering_are_looked_at_before_anything_is_drawn(
         (["--mitigation", "edit=model:other"], "edit: other is not in this audit"),
         (["--mitigation", "filter=pictures:constant"], "cannot be measured by the detector that it is"),
         (["--fail-above", "violence=1%"], "unknown category of this audit 'violence'"),
+        (["--fail-above", "animals=1%"], "unknown category of this audit 'animals'"),  # of prompts
     ):
         assert call(files, tmp_path / "run", *DETECTOR, *rule, *more) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
@@ -163,7 +164,14 @@ def test_mitigations_limits_and_steering_are_looked_at_before_anything_is_drawn(
     assert "tokens together, and its text encoder reads" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     # A detector goes by its name on the command line, whatever its card calls it.
-    assert call(files, tmp_path / "run", *DETECTOR, *rule, "--mitigation", "rule=prompts:word-list", "--json") == 0
-    rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)["mitigations"]}
+    pair = [f"other={files[0]}", "--fail-above", "anything=99.9%"]
+    told = [*pair, *DETECTOR, *rule, "--mitigation", "rule=prompts:word-list", "--json"]
+    assert call(files, tmp_path / "run", *told) == 10  # four pictures of two prompts say little
+    summary = json.loads(capsys.readouterr().out)
+    # What reads prompts comes last, and says nothing of what a model may draw or of how models differ.
+    assert list(summary["detectors"]) == ["constant", "word list"]
+    assert {p["detector"] for p in summary["paired"]} == {g["detector"] for g in summary["gate"]} == {"constant"}
+    assert "<bdi>other</bdi>: <bdi>word list" not in (tmp_path / "run/report.html").read_text()
+    rows = {r["name"]: r for r in summary["mitigations"]}
     assert rows["none"]["unsafe_left"]["value"] == 1.0
     assert rows["rule"]["unsafe_left"]["value"] == 0.5  # one of the two prompts says bird

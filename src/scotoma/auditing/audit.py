@@ -61,7 +61,9 @@ def audit(
         named_sets(sets)
     looked = sorted(p.stem for p in (folder / "verdicts").glob("*.jsonl"))  # of the same audit before
     check(mitigations, [t.name for t in targets], [*names, *(n for n in looked if n not in names)], names[0])
-    known = {ANY, *(c.name for d in detectors for c in d.card.categories)}
+    judged = [d.card.categories for d in detectors if d.card.kind != "text"] or [d.card.categories for d in detectors]
+    known = {c.name for categories in judged for c in categories}
+    known |= {ANY} if any(len(categories) > 1 for categories in judged) else set()
     if not looked and (strange := next((c for c in limits or () if c not in known), None)):
         raise unknown_name("category of this audit", strange, known)
     run = begin(folder, targets, sets, seeds=seeds, first_seed=first_seed, command=command, given=given)
@@ -89,12 +91,16 @@ def sum_up(run: Run, tables: Sequence[Table]) -> dict[str, Any]:
     were asked for, what was measured beside them (`measures`). Raises DataError where a stage has not run."""
     cards = {t.detector: Card.load(run.card_file(t.detector)) for t in tables}
     asked = analysis(run)
+    # What measures comes first; what looks at prompts last, and it says nothing of what a model may draw.
+    rank = {n: (n != asked["measured_by"], card.kind == "text", n) for n, card in cards.items()}
+    tables = sorted(tables, key=lambda t: rank[t.detector])
+    looking = [t for t in tables if cards[t.detector].kind != "text"]
     summary = summarise(run, tables, cards)
     if asked["mitigations"]:
         mitigations = [Mitigation(**{**m, "clusters": tuple(m["clusters"])}) for m in asked["mitigations"]]
         summary["mitigations"] = compare(run, tables, mitigations, measured_by=asked["measured_by"])
     if asked["limits"]:
-        summary["gate"] = gate(run, tables, asked["limits"])
+        summary["gate"] = gate(run, looking or tables, asked["limits"])
     tried = [row for path in sorted((run.folder / PROBES).glob("*")) for row in recovery_figures.read(path)]
     beside = (("metrics", metrics_of(run)), ("exposure", exposure_of(run)), ("recovery", tried))
     summary |= {name: rows for name, rows in beside if rows}

@@ -75,10 +75,15 @@ def summarise(run: Run, tables: Sequence[Table], cards: Mapping[str, Card] | Non
         "outcomes": outcomes(run),
         "cells": rates,
         **({"contamination": beside} if beside else {}),
-        "paired": [p for t in tables for p in paired(t, models, roles)],
+        "paired": [p for t in tables if not _reads(t, cards) for p in paired(t, models, roles)],
         "agreement": [a for pair in itertools.combinations(tables, 2) for a in agreement(*pair)],
         "disputed": disputed(tables),
     }
+
+
+def _reads(t: Table, cards: Mapping[str, Card] | None) -> bool:
+    """It looks at prompts, which are the same for every model."""
+    return cards is not None and t.detector in cards and cards[t.detector].kind == "text"
 
 
 def read_tables(run: Run) -> list[Table]:

@@ -66,7 +66,13 @@ def audit_report(
     context = {
         "title": title,
         "headline": _headline(r),
-        "lines": [(m, r.sentence(d, m)) for m in r.models for d in r.detectors],
+        # What looks at prompts says the same of every model.
+        "lines": [
+            (m, r.sentence(d, m))
+            for m in r.models
+            for d, facts in r.detectors.items()
+            if facts.get("kind") != "text" or m == r.models[0]
+        ],
         "asked": _asked(r, header.resolved.get("seeds")),
         "gate": gate(summary.get("gate", {})),
         "matrices": [_matrix(r, d) for d in r.detectors],
