@@ -20,7 +20,7 @@ from scotoma.models.model import Model
 BENCHMARKS = Path(__file__).parents[1]
 CACHE = BENCHMARKS.parent / "build/benchmarks/recovery"
 ONE_STEP = "emoji-1step"
-SFD = SFDConfig(iterations=200, observe_every=50)  # that of benchmarks/sfd_text, so that its training is found
+SFD = SFDConfig(iterations=100, observe_every=25)  # that of benchmarks/sfd_text, so that its training is found
 METHODS = ("uce", "esd", "all_but_one", "safegen", "stack")
 MORE = ("concept_ablation",)  # with --full
 
