@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ import numpy as np
 import torch
 
 import scotoma
+from scotoma.auditing.hardening import Finding, find
+from scotoma.auditing.probes.contract import Budget
+from scotoma.auditing.sought import Case, zoo_case
 from scotoma.bounds import check_concepts, check_text
 from scotoma.detectors.image import zoo_names
 from scotoma.erasure import METHODS, Method
@@ -54,6 +58,7 @@ CAPTIONS, PLAIN = (
 )  # kept prompts of a method that distils a model of the zoo; those that a style is taken from
 GUIDANCES = (1.0, 3.0, 5.0, 7.5)  # at which an edit is seen that was trained without guidance
 LOOK, LIMITS = Look(), Limits()
+HARDEN = Budget(queries=16, sampling=10)  # of the probes between two rounds
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,7 @@ def carry_out(
     limits: Limits = LIMITS,
     accept_undecided: bool = True,
     look: Look = LOOK,
+    harden: int = 0,
     folder: Path | None = None,
     trained: Callable[[], None] | None = None,
     command: str = "scotoma.erase",
@@ -195,8 +201,9 @@ def carry_out(
 ) -> Erasure:
     """`erase` without its last step: whether the self-check passed is for the caller to ask (`check.require`).
 
-    `folder` is where methods that train keep their checkpoints; `trained` is called when there is an Edit, before
-    anything is drawn with it; `command` and `given` go into the Evidence. Where nobody can judge and that is not
+    `harden` rounds follow in which what the probe that it fails most found is erased too (auditing/hardening.py); a training
+    of its own each, from the start. `folder` is where methods that train keep their checkpoints; `trained` is called when
+    there is an Edit, before anything is drawn with it; `command` and `given` go into the Evidence. Where nobody can judge and that is not
     accepted, it stops before any work.
     """
     look = look.filled("a", Size(), SELF_CHECK_SEED)
@@ -215,15 +222,22 @@ def carry_out(
     if judge is None and not accept_undecided:
         raise UndecidedError(f"{NOBODY}, or accept an Edit that nobody judged with --accept-undecided")
     start = stack(model, on).model if on else model
-    edit = chosen.run(
-        start,
-        concepts,
-        alternatives,
-        config,
-        seed=seed,
-        folder=folder,
-        **_handed(chosen, model, concepts, alternatives, look, judge),
-    )
+    handed = _handed(chosen, model, concepts, alternatives, look, judge)
+    case = _sought(chosen, model, concepts, judge) if harden else None
+    edit = chosen.run(start, concepts, alternatives, config, seed=seed, folder=folder, **handed)
+    found: list[Finding] = []
+    for number in range(1, harden + 1):
+        assert case is not None
+        place = None if folder is None else folder / f"harden-{number}"
+        search = None if place is None else place / "search"
+        found.append(find(edit.apply(start), case.sought, case.eyes, HARDEN, seed=number, folder=search))
+        if search is not None:
+            shutil.rmtree(search, ignore_errors=True)
+        handed["also"] = [f.told for f in found]
+        edit = chosen.run(start, concepts, alternatives, config, seed=seed, folder=place, **handed)
+    if found:
+        rounds = [{"probe": f.probe, "shares": f.shares} for f in found]
+        edit = edit.with_figures({**edit.header["figures"], "hardened": rounds})
     if trained is not None:
         trained()
     edited = edit.apply(start)
@@ -394,6 +408,16 @@ def _examine(
     }
     header = RunHeader(command, given or resolved, resolved, hashes, scotoma.__version__, commit, dirty, started)
     return Examination(seen, Evidence(header, seen.figures, seen.concepts, seen.records()))
+
+
+def _sought(method: Method, model: Model, concepts: Sequence[Concept], judge: Judge | None) -> Case:
+    """What hardening looks for, by judge A alone. Raises UsageError where it cannot."""
+    if "also" not in method.handed:
+        able = [n for n, m in METHODS.items() if "also" in m.handed]
+        raise UsageError(f"only methods that match predictions can be hardened; choose --method {' or '.join(able)}")
+    if len(concepts) != 1 or judge is None or not model.defaults.get("data"):
+        raise UsageError("hardening needs one concept, of a model of the zoo, that a judge knows; leave --harden out")
+    return zoo_case(model, concepts[0].name, which="a", counting="a", steps=HARDEN.sampling)
 
 
 def _handed(

@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", choices=["student", "score"], help="sfd: what the Edit makes of the model")
     parser.add_argument("--seed", type=int, default=0, help="of the method (default 0)")
     parser.add_argument(
+        "--harden",
+        type=int,
+        default=0,
+        metavar="N",
+        help="rounds in which what still brings the concept back is erased too; a training each (default 0)",
+    )
+    parser.add_argument(
         "--forbid",
         action="append",
         default=[],
@@ -71,6 +78,8 @@ def run(args: argparse.Namespace, pictures: Path | None = None) -> int:
     from scotoma.erasure import method, methods
     from scotoma.errors import UsageError
 
+    if args.harden < 0:
+        raise UsageError(f"--harden is a number of rounds, 0 or more, not {args.harden}")
     if not args.concept:
         raise UsageError("no concept is named; name what to erase with --concept")
     names = methods(args.method)
@@ -145,6 +154,7 @@ def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look,
             forbid=args.forbid,
             accept_undecided=args.accept_undecided,
             look=dataclasses.replace(look, progress=told),
+            harden=args.harden,
             folder=training,
             trained=_others_leave,
             command=args.command,

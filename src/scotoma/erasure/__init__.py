@@ -17,8 +17,8 @@ class Method:
     `run(model, concepts, instead, config, *, seed, observe=None, folder=None) -> Edit` is what every method offers. One
     that trains names what else it is `handed`: `observe`, which it calls along the way, `classify`, a classifier of
     pictures, `heat`, which says where in a picture a concept is, `unedited`, the model
-    before any Edit, `retain`, names that are to stay, `captions`, many prompts without the concepts, with `plain` ones that
-    name no style.
+    before any Edit, `retain`, names that are to stay, `also`, conditions that mean the concept too, `captions`, many prompts
+    without the concepts, with `plain` ones that name no style.
     """
 
     summary: str  # one sentence: what it changes and how
@@ -62,7 +62,7 @@ METHODS: dict[str, Method] = {
         config_name="ESDConfig",
         families=("label-unet", "sd1", "sd2", "sdxl"),
         layers="full",
-        handed=("observe", "retain"),
+        handed=("observe", "retain", "also"),
     ),
     "concept_ablation": Method(
         summary="Trains the concept's prediction to be that of its alternative; a baseline, minutes on a small model.",
@@ -70,7 +70,7 @@ METHODS: dict[str, Method] = {
         config_name="ConceptAblationConfig",
         families=("label-unet", "sd1", "sd2", "sdxl"),
         layers="full",
-        handed=("observe", "retain"),
+        handed=("observe", "retain", "also"),
     ),
     "all_but_one": Method(
         summary="Trains the concept's guidance to be its alternative's and holds the unconditional score still; minutes.",
@@ -78,7 +78,7 @@ METHODS: dict[str, Method] = {
         config_name="AllButOneConfig",
         families=("label-unet", "sd1", "sd2", "sdxl"),
         layers="full",
-        handed=("observe", "retain"),
+        handed=("observe", "retain", "also"),
     ),
     "safegen": Method(
         summary="Trains self-attention to draw a mosaic where the concept would be, whatever the text; minutes.",

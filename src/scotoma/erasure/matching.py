@@ -100,12 +100,14 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
         seed: int = 0,
         observe: Observe | None = None,
         retain: Sequence[str] = (),
+        also: Sequence[Cond] = (),
         folder: Path | None = None,
     ) -> Edit:
         """The Edit after `config.iterations` updates. `model` is not changed.
 
-        `retain` is what stays where the config names no prompts. `observe(iteration, edited)` is called along the way;
-        its figures are the Edit's curve. `folder` keeps a checkpoint, from which the same call goes on. Raises UsageError,
+        `retain` is what stays where the config names no prompts. `also` are conditions that mean the concept beside its
+        prompts: half of the rows of an update are told one of them in its place. `observe(iteration, edited)` is called along
+        the way; its figures are the Edit's curve. `folder` keeps a checkpoint, from which the same call goes on. Raises UsageError,
         BoundsError, EmptyLayerGroupError, DivergedError, CheckpointError; StackingError for a one-call student and
         ModelError for a guidance-distilled network, neither of which has a condition of no prompt to rely on.
         """
@@ -140,7 +142,8 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
         )
 
         def step(student: Denoiser, number: int, generator: torch.Generator) -> dict[str, Tensor]:
-            return terms(student, frozen, batch_of(states.at(number), told))
+            batch = batch_of(states.at(number), told)
+            return terms(student, frozen, told_also(batch, Cond.cat(also), generator) if also else batch)
 
         return tune(
             model,
@@ -152,7 +155,7 @@ def method(name: str, loss: Callable[[Any], Loss], *, layers: str) -> Callable[.
             seed=seed,
             observe=observe,
             folder=folder,
-            measure=lambda student: {"held": list(told.held)},
+            measure=lambda student: {"held": list(told.held), **({"also": sum(map(len, also))} if also else {})},
         )
 
     return run
@@ -169,3 +172,11 @@ def batch_of(state: State, told: Told) -> Batch:
         told.sources[state.source],
         told.kept[state.source],
     )
+
+
+def told_also(batch: Batch, also: Cond, generator: torch.Generator) -> Batch:
+    """Half of the rows told something of `also` (any number of rows) in place of the concept's prompt."""
+    n = len(batch.concept)
+    rows = torch.randint(0, len(also), (n,), generator=generator).to(also.device)
+    stays = (torch.rand(n, generator=generator) < 0.5).to(also.device)
+    return batch._replace(concept=batch.concept.where(stays, also[rows]))
