@@ -48,6 +48,13 @@ def test_a_run_has_records_report_and_card(labelled, capsys):
     assert (labelled / "report.html").read_bytes() == before
 
 
+def test_the_time_of_a_student_stands_beside_what_the_labels_cost(labelled, student):
+    assert main(["label", "report", str(labelled), "--student", str(student)]) == 0
+    assert "the student, for 1,000 texts" in (labelled / "card.md").read_text()
+    assert main(["label", "report", str(labelled)]) == 0
+    assert "the student, for 1,000 texts" not in (labelled / "card.md").read_text()
+
+
 def test_texts_are_shown_on_demand_and_without_personal_data(labelled):
     def words() -> str:
         return (labelled / "report.html").read_text()

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _dialogue(args: argparse.Namespace) -> int:
     """Prints a line for each labeller, best first, and where the report and the students are."""
-    from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator, write
+    from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator, student_cost, write
     from scotoma.cli.progress import progress
     from scotoma.dialogue.demo.run import ROUTES, demonstrate
     from scotoma.dialogue.packages import smalltalk
@@ -67,7 +67,8 @@ def _dialogue(args: argparse.Namespace) -> int:
             command=args.command,
             tell=lambda what, done, total: bar(done, total),
         )
-    page = write(args.out / "labels", made.run.summary())
+    student = student_cost(args.out / ROUTES[0], made.run.items)
+    page = write(args.out / "labels", made.run.summary(), student=student)
     f1 = {n: f[t] for n, f in made.figures.items() for t in f if t == f"F1 of {made.run.guideline.positive}"}
     for name, f in sorted(f1.items(), key=lambda row: -(row[1].value or 0.0)):
         print(f"{name:14} F1 {f.value or 0:.3f} ({f.low or 0:.3f} to {f.high or 0:.3f}) on {f.n} gold items")
