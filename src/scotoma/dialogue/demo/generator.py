@@ -1,7 +1,7 @@
 """Dialogues with a customer service, made from templates: the harmless demonstration of the guideline "commitments".
 
 Labels come from the templates, so they are what their author thought and no measurement; the gold set is labelled again from
-the guideline alone. Two sets of templates share no topic and no response: "train", and "gold" for evaluation only.
+the guideline alone. Three sets of templates share no topic and no response: "train", and "gold" and "fresh" for evaluation only.
 
     dialogues = generate(3000, seed=0)
 

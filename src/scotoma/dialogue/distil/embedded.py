@@ -1,8 +1,8 @@
 """Route embedded: a linear head on states of a frozen sentence encoder (detectors/text/embedded.py says what it is).
 
 The head is that of linear.py on features of mean 0 and deviation 1; mean and deviation of the training split are then taken into
-its weights. A hidden layer in place of the linear head learnt the templates of the demonstration and not what they mean: on a
-manner of speech that it had not seen it was worse, with the labels of the templates as with those of a vote.
+its weights. A hidden layer in place of it learnt the demonstration's templates more than what they mean: by average precision it
+was worse on a manner of speech that it had not seen.
 """
 
 from __future__ import annotations
