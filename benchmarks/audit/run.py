@@ -43,7 +43,7 @@ HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build/benchmarks/audit"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 # Two reporting tasks of frozen.json, by two methods: name of the target, concept, alternative, method.
-EDITS = (("dagger-gone", "dagger", "pencil", "all-but-one"), ("bomb-gone", "bomb", "red apple", "uce"))
+EDITS = (("dagger-gone", "dagger", "pencil", "all_but_one"), ("bomb-gone", "bomb", "red apple", "uce"))
 EDITED = "dagger-gone"  # of the matrix
 LOOK = Look(size=Size(8, 8, 8), steps=10)  # of the self-check: what an audit finds is the question
 SMOKE = ("--seeds", "1", "--steps", "2")
