@@ -2,7 +2,7 @@
 
     python benchmarks/sfd/plot.py            # writes docs/figures/sfd_*.svg
 
-The reference is the same run with forget weight 0. Means of the core runs (judge A, 200 pictures a point) against seconds of training on one thread, points of the curve included.
+The reference is the same run with forget weight 0. Means of the core runs (judge A, 200 pictures a point) against iterations.
 """
 
 from __future__ import annotations
@@ -27,15 +27,19 @@ Rows = list[list[dict[str, float]]]
 
 
 def core(kept: dict[str, dict[str, Any]], **changes: float) -> Rows:
-    """Curves of the runs with the default settings, or with `changes`."""
+    """Curves of the runs with the default settings, or with `changes`, whatever they do at other times."""
     told = json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(SFDConfig(), **changes))))  # type: ignore[arg-type]
-    return [run["curve"] for run in kept.values() if run["key"][1] == "sfd" and run["key"][5] == told]
+    return [
+        run["curve"]
+        for run in kept.values()
+        if run["key"][1] == "sfd" and {**run["key"][5], "other_times": told["other_times"]} == told
+    ]
 
 
 def along(curves: Rows, what: str, scale: float = 1.0) -> tuple[list[float], list[float]]:
     points = [[p for p in together if what in p] for together in zip(*curves, strict=False)]
     points = [p for p in points if p]
-    return [mean(p["seconds"] for p in at) for at in points], [scale * mean(p[what] for p in at) for at in points]
+    return [mean(p["step"] for p in at) for at in points], [scale * mean(p[what] for p in at) for at in points]
 
 
 def main() -> None:
@@ -49,7 +53,7 @@ def main() -> None:
         ("fid", distances, "feature FID of kept pictures"),
     ):
         summary = "; ".join(f"{s.name} ends at {s.y[-1]:.3g}" for s in series)
-        svg = line_curve(series, x_label="seconds of training", y_label=label, summary=summary)
+        svg = line_curve(series, x_label="iterations", y_label=label, summary=summary)
         drawing.write(HERE.parents[1] / f"docs/figures/sfd_{name}.svg", svg)
 
 

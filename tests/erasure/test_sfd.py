@@ -255,6 +255,17 @@ def test_nothing_is_tied_to_a_mixture_or_a_classifiers_choice(model):
         assert found[0].equal(found[1])
 
 
+def test_other_times_are_trained_where_nothing_is_tied(model):
+    def weight(instead, **changes):
+        logits = torch.zeros(1, 10)
+        config = dataclasses.replace(SMALL, iterations=1, observe_every=0, **changes)
+        edit = sfd.run(model, CONCEPT, instead, config, classify=lambda x: logits.expand(len(x), -1))
+        return edit.header["config"]["other_times"]
+
+    assert weight(INSTEAD) == 0 and weight([""]) == 1 and weight([""], alternative="classifier") == 1
+    assert weight([""], other_times=0.5) == 0.5
+
+
 def test_other_times_reach_the_whole_schedule_and_both_kinds_of_states(model):
     conditions = label_conditions(model, CONCEPT, INSTEAD)
     free = torch.cat(
@@ -520,7 +531,7 @@ def test_a_classifier_may_choose_what_it_becomes(model):
     assert told.labels[~drawn.forgotten].equal(drawn.teacher.labels[~drawn.forgotten])
     with pytest.raises(UsageError, match="nobody classifies"):
         sfd.run(model, CONCEPT, INSTEAD, dataclasses.replace(SMALL, alternative="classifier"))
-    config = dataclasses.replace(SMALL, alternative="classifier", tie=0.0)
+    config = dataclasses.replace(SMALL, alternative="classifier", tie=0.0, other_times=0.0)
     with pytest.raises(UsageError, match="classifier and class 2 exclude each other"):
         sfd.run(model, CONCEPT, INSTEAD, config, classify=lambda pictures: logits)
     chosen = sfd.run(model, CONCEPT, [""], config, classify=lambda pictures: logits.expand(len(pictures), -1))

@@ -99,6 +99,9 @@ def run(
         prompts = _prompts(model, concepts, instead, config, captions, plain)
         conditions = text_conditions(model, prompts, mixture=config.alternative == "mixture")
         told["prompts"] = prompts.figures()
+    if config.other_times < 0:
+        one = config.alternative != "classifier" and all(len(c) == 1 for c in conditions.becomes)
+        config = dataclasses.replace(config, other_times=0.0 if one else 1.0)
     instead = list(instead) * (len(concepts) // len(instead))
     asked = {"concepts": [c.name for c in concepts], "instead": instead, **told}
     loop = _loop(model, start, config, asked, config.kept + config.forgotten, seed, observe, folder)

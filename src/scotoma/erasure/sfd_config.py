@@ -57,7 +57,11 @@ class SFDConfig:
         metadata={"help": "the student hears its own time whatever it is told, for samplers of many steps"},
     )
     other_times: float = field(
-        default=0.0, metadata={"help": "weight of forgetting at other times than the student's own as well"}
+        default=-1.0,
+        metadata={
+            "help": "weight of forgetting at other times than the student's own as well; -1: 1 where there is no one "
+            "alternative to tie to, else 0"
+        },
     )
     lr: float = field(default=1e-4, metadata={"help": "learning rate of the student"})
     lr_score: float = field(default=3e-4, metadata={"help": "learning rate of the score"})
@@ -161,12 +165,12 @@ class SFDConfig:
             "forget_weight",
             "forget_weight_score",
             "tie",
-            "other_times",
             "observe_every",
         ):
             require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
         for name in ("guidance_training", "guidance_score", "guidance_teacher", "patience", "score_rank"):
             require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
+        require(self.other_times == -1 or 0 <= self.other_times < float("inf"), "other_times", "0 or more, or -1")
         for name in ("lr", "lr_score", "clip"):
             require(0 < getattr(self, name) < float("inf"), name, "above 0")
         require(0 <= self.ema < 1, "ema", "0 or more and below 1")

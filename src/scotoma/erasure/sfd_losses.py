@@ -34,7 +34,8 @@ gradient of the input is another F and one of the weights too, (2) and (3) cost 
 A student that is sampled in many steps after all would be called at times that were never trained. It hears none of them:
 models/student.py, `hold_time`. Whoever has the model can give it the time back, and it would begin with the concept at the
 noisiest times, which later steps then only finish. So as an option it learns, for forgotten conditions alone, at any time
-t' of the whole schedule, what the teacher says there of c_o:
+t' of the whole schedule, what the teacher says there of c_o (which helps a mixture in one call as well, and is the default
+there):
 
     y = x, or for every other sample what the teacher draws for c_f in one call;  x_t' = a y + s e
     L_other = sum s^2 (out_theta(x_t', t', c_f) - out_phi(x_t', t', c_o))^2 / w'                                    (4)
@@ -250,9 +251,9 @@ def student_gradient(
         each = config.tie * rows.part(alone).weights(config.forget_weight)
         on_x = on_x.index_add(0, alone.nonzero()[:, 0], each.view(-1, 1, 1, 1) * pull)
     x.backward(on_x)
-    if config.other_times:
+    if config.other_times > 0:
         losses["other times"] = torch.zeros_like(losses["student"])
-    if config.other_times and bool((gone := rows.forgotten).any()):
+    if config.other_times > 0 and bool((gone := rows.forgotten).any()):
         other = other_times_loss(nets, x.detach()[gone], rows.part(gone), told[gone])
         (config.other_times * rows.part(gone).weights(config.forget_weight) * other).sum().backward()
         losses["other times"][gone] = other.detach()
