@@ -127,7 +127,7 @@ class TestVotes:
 
     def test_another_guideline(self, tmp_path: Path) -> None:
         path = self.file(tmp_path / "v", ("Ada", 0, "vote", Answer("label", "none")), guideline="other-1@ab")
-        with pytest.raises(DataError, match=r"by the guideline other-1@ab, and this run goes by commitments-1@"):
+        with pytest.raises(DataError, match=r"by the guideline other-1@ab, and this run goes by commitments-2@"):
             told(path)
 
     def test_records_of_another_kind(self, tmp_path: Path) -> None:

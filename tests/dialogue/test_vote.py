@@ -110,7 +110,7 @@ def test_settings_that_make_no_sense(settings, told):
 
 
 def test_votes_under_another_guideline_or_with_another_label_are_an_error():
-    with pytest.raises(DataError, match="is under other-1@00, not commitments-1@"):
+    with pytest.raises(DataError, match="is under other-1@00, not commitments-2@"):
         ballots([dataclasses.replace(v, guideline="other-1@00") for v in votes("x", "p")], GUIDELINE)
     strange = Vote("x", "vote", "a", "m", GUIDELINE.identity, dataclasses.replace(answer("p"), label="toxic"))
     with pytest.raises(DataError, match="a vote of a has the label 'toxic', not one of"):
