@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -33,12 +34,13 @@ class Conditions:
     null: Cond | None = None
     negatives: tuple[Cond, ...] = ()
 
-    def led_away(self, f: int) -> bool:
-        """Whether the teacher of forgotten row f is guided away from something of its own."""
-        if not self.negatives or self.null is None:
-            return False
-        own, null = self.negatives[f], self.null
-        return not (own.text is not None and null.text is not None and own.text.equal(null.text))
+    @cached_property
+    def alone(self) -> tuple[bool, ...]:
+        """Of each of the F rows: whether it becomes one condition, by that alone and no negative prompt."""
+        null = None if self.null is None else self.null.text
+        away = [n.text is None or null is None or not n.text.equal(null) for n in self.negatives]
+        led = self.null is not None and bool(away)
+        return tuple(len(c) == 1 and not (led and away[f]) for f, c in enumerate(self.becomes))
 
     def distilling(self) -> Conditions:
         """The same without forgetting: everything is kept."""
@@ -125,7 +127,7 @@ def draw(
             told.append(conditions.forgotten[f])
             teacher.append(conditions.becomes[f][int(v * len(conditions.becomes[f]))])
             negative.append(conditions.negatives[f] if conditions.negatives else null)
-            alone.append(len(conditions.becomes[f]) == 1 and not conditions.led_away(f))
+            alone.append(conditions.alone[f])
     gone = torch.tensor([i >= kept for i in rows])
     return Rows(
         Cond.cat(told),

@@ -235,7 +235,6 @@ def student_gradient(
         loss = diff_instruct_loss(leaf, teacher, score)
         (on_x,), on_teacher = torch.autograd.grad((weight * loss).sum(), leaf), []
     losses["student"] = loss.detach()
-    w = residual(x.detach(), teacher.detach())
     if also_score:
         of_score = score_loss(nets.score.eps_from(trained, x_t, rows.t), rows.e)
         (rows.weights(config.forget_weight_score) * of_score).sum().backward(inputs=parameters(nets.score))
@@ -247,7 +246,8 @@ def student_gradient(
     if config.tie:
         losses["tie"] = torch.zeros_like(losses["student"])
     if config.tie and retold is None and bool((alone := rows.alone).any()):
-        losses["tie"][alone], pull = tie(nets, x.detach()[alone], rows.part(alone), w[alone])
+        own = x.detach()[alone]
+        losses["tie"][alone], pull = tie(nets, own, rows.part(alone), residual(own, teacher[alone]))
         each = config.tie * rows.part(alone).weights(config.forget_weight)
         on_x = on_x.index_add(0, alone.nonzero()[:, 0], each.view(-1, 1, 1, 1) * pull)
     x.backward(on_x)
