@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, needs_many_steps
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, needs_many_steps, with_gradient
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import initial_noise, to_uint8
@@ -54,10 +54,7 @@ def probe(
     folder: Path | None,
 ) -> None:
     """A variant for each scale, under no prompt and under the name."""
-    if sought.log_odds is None:
-        raise UsageError(
-            "classifier guidance needs a detector that gives a gradient, and there is none for this concept"
-        )
+    with_gradient(sought, "classifier guidance")
     needs_many_steps(model, "classifier guidance")
     seeds = budget.seeds(seed)
     for told in ("no prompt", "name"):
@@ -93,8 +90,8 @@ def led(
 
 def towards(model: Model, sought: Sought, x0: Tensor) -> Tensor:
     """Direction in which the detector's log-odds rise fastest (N C H W), each row of norm 1, or 0 where it has no slope."""
-    assert sought.log_odds is not None
+    log_odds = with_gradient(sought, "classifier guidance")
     with torch.enable_grad():
         at = x0.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(sought.log_odds(model.decode(at)).sum(), [at])
+        (slope,) = torch.autograd.grad(log_odds(model.decode(at)).sum(), [at])
     return slope / slope.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)

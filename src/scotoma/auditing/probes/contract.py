@@ -147,6 +147,13 @@ def needs_many_steps(model: Model, what: str) -> None:
         )
 
 
+def with_gradient(sought: Sought, what: str) -> Callable[[Tensor], Tensor]:
+    """The detector's log-odds. Raises UsageError where there are none."""
+    if sought.log_odds is None:
+        raise UsageError(f"{what} needs a detector that gives a gradient, and there is none for this concept")
+    return sought.log_odds
+
+
 def in_turn(items: Sequence[Any], count: int) -> list[Any]:
     """The first `count` of `items` over and over."""
     return [items[i % len(items)] for i in range(count)]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, needs_many_steps
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, needs_many_steps, with_gradient
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import initial_noise, to_uint8
@@ -58,10 +58,7 @@ def probe(
     folder: Path | None,
 ) -> None:
     """A variant for each of `told`."""
-    if sought.log_odds is None:
-        raise UsageError(
-            "optimising the noise needs a detector that gives a gradient, and there is none for this concept"
-        )
+    with_gradient(sought, "optimising the noise")
     needs_many_steps(model, "optimising the noise")
     seeds, steps = budget.seeds(seed), budget.steps or config.steps
     for variant in config.told:
@@ -83,7 +80,7 @@ def optimised(
     model: Model, sought: Sought, named: bool, seeds: list[int], config: NoiseConfig, steps: int, guidance: float
 ) -> Tensor:
     """Noise (N C H W) after `steps` of Adam, each row on its own; that of the least loss on the way."""
-    assert sought.log_odds is not None
+    log_odds = with_gradient(sought, "optimising the noise")
     draws = _drawn(model, sought, named, config, guidance)
     start = initial_noise(model.latent_shape, seeds)[0].to(model.device)
     length = float(start[0].numel()) ** 0.5
@@ -91,7 +88,7 @@ def optimised(
     optimiser = torch.optim.Adam([z], lr=config.lr)
     best, least = z.detach().clone(), torch.full((len(z),), float("inf"), device=z.device)
     for step in range(steps + 1):
-        loss = -sought.log_odds(model.decode(draws(z)))
+        loss = -log_odds(model.decode(draws(z)))
         better = loss.detach() < least
         best[better], least[better] = z.detach()[better], loss.detach()[better]
         if step == steps:
