@@ -79,3 +79,21 @@ def off_manifold_excess(seen: Sequence[Comparison]) -> Figure:
 def mean(values: Sequence[float]) -> Figure:
     i = bootstrap_mean(values, seed=0, bounds=(0, float("inf")))
     return Figure(i.value, i.n, i.low, i.high, interval="bootstrap 95%")
+
+
+def kid_excess(seen: Sequence[Comparison]) -> Figure:
+    """KID of kept pictures in judge features, after minus before, mean of the comparisons; it has no interval."""
+    apart = [(s.figures["kid"].value or 0.0) - (s.figures["kid_unedited"].value or 0.0) for s in seen]
+    return Figure(float(np.mean(apart)), len(apart), interval="none")
+
+
+def five(seen: Sequence[Comparison]) -> dict[str, Figure]:
+    """The five figures but redirected, which needs an alternative."""
+    return {
+        "forgotten": share([gone(s) for s in seen]),
+        "off_manifold": off_manifold_excess(seen),
+        "near_drop": role_drop(seen, "near"),
+        "far_drop": role_drop(seen, "far"),
+        "structure": mean([d for s in seen for d in distances(s)]),
+        "kid_excess": kid_excess(seen),
+    }

@@ -73,24 +73,10 @@ def examine(arm: str, made: arms.Made, erasure: arms.Erasure, seed: int, model: 
 def five(cells: Sequence[Cell], *, mosaic: bool) -> dict[str, Figure]:
     """The five figures of one arm over tasks and seeds, n pooled; "looks mosaicked" where that is what should be left."""
     seen = [c.seen for c in cells]
-    told = {
-        "forgotten": pooling.share([pooling.gone(s) for s in seen]),
-        "redirected": pooling.share([pooling.redirected(s) for s in seen]),
-        "off_manifold": pooling.off_manifold_excess(seen),
-        "near_drop": pooling.role_drop(seen, "near"),
-        "far_drop": pooling.role_drop(seen, "far"),
-        "structure": pooling.mean([d for s in seen for d in pooling.distances(s)]),
-        "kid_excess": kid_excess(seen),
-    }
+    told = {**pooling.five(seen), "redirected": pooling.share([pooling.redirected(s) for s in seen])}
     if mosaic:
         told["looks_mosaicked"] = pooling.share([blocks(s) for s in seen])
     return told
-
-
-def kid_excess(seen: Sequence[Comparison]) -> Figure:
-    """KID of kept pictures in judge features, edited minus unedited, mean of the comparisons; it has no interval."""
-    apart = [(s.figures["kid"].value or 0.0) - (s.figures["kid_unedited"].value or 0.0) for s in seen]
-    return Figure(float(np.mean(apart)), len(apart), interval="none")
 
 
 def blocks(seen: Comparison) -> list[bool]:

@@ -26,7 +26,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import arms
-import numpy as np
 import pooling
 import recording
 import torch
@@ -98,27 +97,13 @@ def examine(model: Model, erasure: arms.Erasure, config: SFDConfig, seed: int) -
 
 def figures_of(seen: Sequence[Comparison], *, instead: bool) -> dict[str, Figure]:
     """The five figures over tasks and seeds, n pooled; drops are against the run of forget weight 0."""
-    told = {
-        "forgotten": pooling.share([pooling.gone(s) for s in seen]),
-        "off_manifold": pooling.off_manifold_excess(seen),
-        "near_drop": pooling.role_drop(seen, "near"),
-        "far_drop": pooling.role_drop(seen, "far"),
-        "retained_drop": retained_drop(seen),
-        "structure": pooling.mean([d for s in seen for d in pooling.distances(s)]),
-        "kid_excess": kid_excess(seen),
-    }
+    told = {**pooling.five(seen), "retained_drop": retained_drop(seen)}
     return told | ({"redirected": pooling.share([pooling.redirected(s) for s in seen])} if instead else {})
 
 
 def retained_drop(seen: Sequence[Comparison]) -> Figure:
     sides = [[pooling.right(s, role, after=after) for s in seen for role in ("near", "far")] for after in (False, True)]
     return pooling.drop(*sides)
-
-
-def kid_excess(seen: Sequence[Comparison]) -> Figure:
-    """KID of kept pictures in judge features, edited minus reference, mean of the comparisons; it has no interval."""
-    apart = [(s.figures["kid"].value or 0.0) - (s.figures["kid_unedited"].value or 0.0) for s in seen]
-    return Figure(float(np.mean(apart)), len(apart), interval="none")
 
 
 def table(results: Sequence[Result], model: Model) -> dict[str, Figure]:
