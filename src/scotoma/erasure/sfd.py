@@ -100,7 +100,7 @@ def run(
         conditions = text_conditions(model, prompts, mixture=config.alternative == "mixture")
         told["prompts"] = prompts.figures()
     if config.other_times < 0:
-        one = config.alternative != "classifier" and all(len(c) == 1 for c in conditions.becomes)
+        one = config.alternative != "classifier" and all(conditions.alone)
         config = dataclasses.replace(config, other_times=0.0 if one else 1.0)
     instead = list(instead) * (len(concepts) // len(instead))
     asked = {"concepts": [c.name for c in concepts], "instead": instead, **told}
