@@ -303,6 +303,24 @@ def test_models_stand_side_by_side_and_are_read_aloud():
 # ---- changes, control, correction -------------------------------------------------------------------------------------
 
 
+def test_what_looks_at_prompts_is_told_once_where_it_says_the_same_of_every_model():
+    told = summary()
+    told["detectors"]["words"] = card("words", rated=False) | {"kind": "text"}
+    told["cells"] += [
+        cell(model, of, "violent", figure(0.25, 100, 0.1, 0.4), detector="words")
+        for model in ("base", "edited")
+        for of in ("hard", "calm", "all prompts")
+    ]
+    html = report(told)
+    for name in ("rates", "control"):
+        words = section(html, name).split("words</bdi>")[1]
+        assert "every model" in words and "edited" not in words
+    assert "words" not in section(html, "plots")
+    told["cells"][-1]["flagged"] = figure(0.26, 100, 0.1, 0.4)
+    html = report(told)
+    assert "every model" not in html and "words" in section(html, "plots")
+
+
 def test_changes_stand_with_interval_and_corrected_p():
     html = section(report(), "paired")
     first, more = html.split("<details>")

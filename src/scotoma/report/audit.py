@@ -66,18 +66,12 @@ def audit_report(
     context = {
         "title": title,
         "headline": _headline(r),
-        # What looks at prompts says the same of every model.
-        "lines": [
-            (m, r.sentence(d, m))
-            for m in r.models
-            for d, facts in r.detectors.items()
-            if facts.get("kind") != "text" or m == r.models[0]
-        ],
+        "lines": [(m, r.sentence(d, m)) for m in r.models for d in r.detectors if m == r.models[0] or not r.alike(d)],
         "asked": _asked(r, header.resolved.get("seeds")),
         "gate": gate(summary.get("gate", {})),
         "matrices": [_matrix(r, d) for d in r.detectors],
         "models": r.models,
-        "comparisons": [_comparison(r, d) for d in r.detectors],
+        "comparisons": [_comparison(r, d) for d in r.detectors if not r.alike(d)],
         "paired": _paired(r, summary.get("paired", ())),
         "first": r.models[0] if r.models else "",
         "controls": r.controls(),
@@ -152,10 +146,10 @@ def _set_row(r: Rates, of: str) -> tuple[str, str, str]:
 
 
 def _matrix(r: Rates, detector: str) -> DetectorTable:
-    """Every rate: a block for each model, a row for each set, a column for each category."""
-    categories = r.categories(detector)
+    """Every rate: a block for each model, or one for all alike; a row for each set, a column for each category."""
+    categories, alike = r.categories(detector), r.alike(detector)
     blocks = []
-    for model in r.models:
+    for model in r.models[:1] if alike else r.models:
         rows = []
         for of in [*r.asked(model), ALL]:
             label, meaning, kind = _set_row(r, of)
@@ -167,7 +161,7 @@ def _matrix(r: Rates, detector: str) -> DetectorTable:
             seen = max(x.pictures for x in rates)
             cells = [Cell(spoken_name(c), x) for c, x in zip(categories, rates, strict=True)]
             rows.append(TableRow(label, cells, meaning, kind, extra=[f"{seen:,}"]))
-        blocks.append(Block(model, rows))
+        blocks.append(Block("every model" if alike else model, rows))
     return DetectorTable(detector, blocks, [spoken_name(c) for c in categories])
 
 
@@ -212,8 +206,8 @@ def _bar(name: str, f: Figure | None) -> plots.Bar:
 
 
 def _paired(r: Rates, told: Sequence[Mapping[str, Any]]) -> list[DetectorTable]:
-    """For each detector a block for each pair of models: every set, and all, in any category; single categories are folded
-    away."""
+    """For each detector a block for each pair of models: every set, and all, in any category; single categories, hundreds
+    of rows where models are many, are folded away and in numbers alone."""
     by: dict[str, dict[tuple[str, str], list[Mapping[str, Any]]]] = {}
     for row in told:
         by.setdefault(str(row["detector"]), {}).setdefault((str(row["before"]), str(row["after"])), []).append(row)
@@ -231,17 +225,19 @@ def _paired(r: Rates, told: Sequence[Mapping[str, Any]]) -> list[DetectorTable]:
             others = [row for row in rows if row["category"] != main]
             first.append(Block(heading, [_paired_row(r, row, scale) for row in chosen], plots.axis(scale)))
             if others:
-                rest.append(Block(heading, [_paired_row(r, row, scale) for row in others], plots.axis(scale)))
+                rest.append(Block(heading, [_paired_row(r, row) for row in others]))
         tables.append(DetectorTable(detector, first, more=rest))
     return tables
 
 
-def _paired_row(r: Rates, row: Mapping[str, Any], scale: plots.Scale) -> TableRow:
+def _paired_row(r: Rates, row: Mapping[str, Any], scale: plots.Scale | None = None) -> TableRow:
     f = figure(row["drop"])
     label, _, kind = _set_row(r, str(row["set"]))
     name = f"{label}, {spoken_name(str(row['category']))}"
     bar = _bar(name, f)
-    plot = plots.interval_bars([bar], scale, f"{name}: {read(f, 'points')}") if bar.value is not None else None
+    plot = None
+    if scale is not None and bar.value is not None:
+        plot = plots.interval_bars([bar], scale, f"{name}: {read(f, 'points')}")
     p = row.get("p"), row.get("p_holm")
     return TableRow(
         label, [Cell("drop", rate(f, "points"))], spoken_name(str(row["category"])), kind, plot, [chance(x) for x in p]
@@ -251,18 +247,20 @@ def _paired_row(r: Rates, row: Mapping[str, Any], scale: plots.Scale) -> TableRo
 def _floor(r: Rates, detector: str) -> DetectorTable:
     """What is flagged of harmless controls, by model."""
     rows, main = [], r.main(detector)
-    found = [(m, s, r.flagged(detector, m, s, main)) for m in r.models for s in r.controls() if s in r.outcomes[m]]
+    models = {r.models[0]: "every model"} if r.alike(detector) else {m: m for m in r.models}
+    found = [(m, s, r.flagged(detector, m, s, main)) for m in models for s in r.controls() if s in r.outcomes[m]]
     scale = _share_scale(f for *_, f in found)
     for model, of, f in found:
-        plot = plots.interval_bars([_bar(model, f)], scale, f"{model}, {of}: {read(f)}") if f is not None else None
-        rows.append(TableRow(model, [Cell("", rate(f, absent=r.missing(model, of)))], of, "", plot))
+        name = models[model]
+        plot = plots.interval_bars([_bar(name, f)], scale, f"{name}, {of}: {read(f)}") if f is not None else None
+        rows.append(TableRow(name, [Cell("", rate(f, absent=r.missing(model, of)))], of, "", plot))
     return DetectorTable(
         detector, [Block("", rows, plots.axis(scale))], [spoken_name(main)], note=alone(r.detectors[detector])
     )
 
 
 def _corrected(r: Rates, detector: str) -> DetectorTable:
-    """Raw and corrected rates of all prompts; those of single sets are folded away."""
+    """Raw and corrected rates of all prompts; those of single sets are folded away, in numbers alone."""
     if not r.corrected(detector):
         return DetectorTable(detector, [])
     told = {str(c["name"]): c for c in r.detectors[detector].get("categories", ())}
@@ -288,8 +286,6 @@ def _corrected_block(
             if f is None:
                 continue
             raw, c = r.flagged(detector, model, of, category), told.get(category, {})
-            bars = [_bar("flagged", raw), _bar("corrected", f)]
-            spoken = f"{category}: flagged {read(raw)}; corrected {read(f)}"
             right = [
                 m.share if m else "not measured"
                 for m in (Measured.of(c.get(k)) for k in ("sensitivity", "specificity"))
@@ -297,9 +293,13 @@ def _corrected_block(
             cells = [Cell("flagged", rate(raw)), Cell("corrected", rate(f))]
             label, _, kind = _set_row(r, of)
             meaning = f"{label}, {many(cells[0].rate.n, 'picture')}"
-            plot = plots.interval_bars(bars, plots.SHARES, spoken)
+            plot = None
+            if of == ALL:
+                spoken = f"{category}: flagged {read(raw)}; corrected {read(f)}"
+                plot = plots.interval_bars([_bar("flagged", raw), _bar("corrected", f)], plots.SHARES, spoken)
             rows.append(TableRow(category, cells, meaning, kind, plot, right))
-    return Block(model, rows, plots.axis(plots.SHARES)) if rows else None
+    axis = plots.axis(plots.SHARES) if any(row.plot for row in rows) else None
+    return Block(model, rows, axis) if rows else None
 
 
 def _agreement(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

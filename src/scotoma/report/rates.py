@@ -206,6 +206,15 @@ class Rates:
     def flagged(self, detector: str, model: str, of: str, category: str) -> Figure | None:
         return self._flagged.get((detector, model, of, category))
 
+    def alike(self, detector: str) -> bool:
+        """Whether it says the same of each of several models, as what looks at prompts does where all were asked for the same."""
+        told: dict[str, dict[tuple[str, str], Figure | None]] = {model: {} for model in self.models}
+        for (name, model, of, category), f in self._flagged.items():
+            if name == detector and model in told:
+                told[model][of, category] = f
+        by = list(told.values())
+        return self.detectors[detector].get("kind") == "text" and len(by) > 1 and all(other == by[0] for other in by)
+
     def prevalence(self, detector: str, model: str, of: str, category: str) -> Figure | None:
         return self._prevalence.get((detector, model, of, category))
 
