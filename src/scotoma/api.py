@@ -52,10 +52,8 @@ from scotoma.records import Concept, Evidence, RunHeader, git_state
 SELF_CHECK_SEED, EVALUATE_SEED, CURVE_SEED = 0, 1_000_000, 500_000
 PHRASINGS_SEED = 100_000  # after the first seed of an evaluation, which draws fewer pictures than that
 CURVE_SIZE = Size(50, 60, 140)
-CAPTIONS, PLAIN = (
-    4000,
-    500,
-)  # kept prompts of a method that distils a model of the zoo; those that a style is taken from
+# Kept prompts of a method that distils a model of the zoo, and those that a style is taken from.
+CAPTIONS, PLAIN = 4000, 500
 GUIDANCES = (1.0, 3.0, 5.0, 7.5)  # at which an edit is seen that was trained without guidance
 LOOK, LIMITS = Look(), Limits()
 HARDEN = Budget(queries=16, sampling=10)  # of the probes between two rounds
@@ -224,7 +222,11 @@ def carry_out(
     start = stack(model, on).model if on else model
     handed = _handed(chosen, model, concepts, alternatives, look, judge)
     case = _sought(chosen, model, concepts, judge) if harden else None
-    edit = chosen.run(start, concepts, alternatives, config, seed=seed, folder=folder, **handed)
+
+    def train(place: Path | None) -> Edit:
+        return chosen.run(start, concepts, alternatives, config, seed=seed, folder=place, **handed)
+
+    edit = train(folder)
     found: list[Finding] = []
     for number in range(1, harden + 1):
         assert case is not None
@@ -234,7 +236,7 @@ def carry_out(
         if search is not None:
             shutil.rmtree(search, ignore_errors=True)
         handed["also"] = [f.told for f in found]
-        edit = chosen.run(start, concepts, alternatives, config, seed=seed, folder=place, **handed)
+        edit = train(place)
     if found:
         rounds = [{"probe": f.probe, "shares": f.shares} for f in found]
         edit = edit.with_figures({**edit.header["figures"], "hardened": rounds})
@@ -265,23 +267,9 @@ def carry_out(
         **{name: dataclasses.asdict(f) for name, f in pictures.figures.items()},
     }
     if edit.header["student"] and judge is not None:
-        guidances = (1.0, model.guidance if model.guidance > 1 else 2.0)
-        many = dict(in_many_steps(as_multistep(edited, model), task, judge, guidances))
-        if edit.header["config"]["hold_time"]:
-            given_back = in_many_steps(as_multistep(edited, model, give_time_back=True), task, judge)
-            many |= {f"{name}, the time given back": f for name, f in given_back.items()}
-        figures["forgotten_in_many_steps"] = {name: dataclasses.asdict(f) for name, f in many.items()}
+        figures["forgotten_in_many_steps"] = _in_many_steps(model, edited, edit, task, judge)
     if chosen.leaves == "mosaic":
-        forget = np.array([role == "forget" for role in pictures.roles])
-        blocks = looks_mosaicked(pictures.after[forget], pictures.before)
-        figures["looks_mosaicked"] = dataclasses.asdict(rate(blocks.tolist(), "no prompt asked for the concept"))
-        if judge is not None:
-            at = sorted({*GUIDANCES, model.guidance})
-            how_drawn = {"steps": look.steps, "batch_size": look.batch_size}
-            guided = at_guidances(edited, task, judge, at, **how_drawn)
-            missed = at_guidances(model, task, judge, at, **how_drawn)
-            guided |= {f"{name}, unedited model": f for name, f in missed.items()}
-            figures["forgotten_at_guidance"] = {name: dataclasses.asdict(f) for name, f in guided.items()}
+        figures |= _mosaicked(model, edited, pictures, task, judge, look)
     final = edit.with_figures({**edit.header["figures"], **figures})
     header = seen.evidence.header
     header = dataclasses.replace(header, hashes={**header.hashes, f"edit {len(on) + 1}": final.id})
@@ -408,6 +396,36 @@ def _examine(
     }
     header = RunHeader(command, given or resolved, resolved, hashes, scotoma.__version__, commit, dirty, started)
     return Examination(seen, Evidence(header, seen.figures, seen.concepts, seen.records()))
+
+
+def _in_many_steps(model: Model, edited: Model, edit: Edit, task: Task, judge: Judge) -> dict[str, Any]:
+    """What a student forgets that somebody samples in many steps after all, and where its own time is given back to it."""
+    many = dict(
+        in_many_steps(as_multistep(edited, model), task, judge, (1.0, model.guidance if model.guidance > 1 else 2.0))
+    )
+    if edit.header["config"]["hold_time"]:
+        given_back = in_many_steps(as_multistep(edited, model, give_time_back=True), task, judge)
+        many |= {f"{name}, the time given back": f for name, f in given_back.items()}
+    return {name: dataclasses.asdict(f) for name, f in many.items()}
+
+
+def _mosaicked(
+    model: Model, edited: Model, pictures: Comparison, task: Task, judge: Judge | None, look: Look
+) -> dict[str, Any]:
+    """How many pictures look mosaicked, and what is forgotten at several guidances beside what the unedited model misses."""
+    forget = np.array([role == "forget" for role in pictures.roles])
+    blocks = looks_mosaicked(pictures.after[forget], pictures.before)
+    out: dict[str, Any] = {
+        "looks_mosaicked": dataclasses.asdict(rate(blocks.tolist(), "no prompt asked for the concept"))
+    }
+    if judge is not None:
+        at = sorted({*GUIDANCES, model.guidance})
+        how = {"steps": look.steps, "batch_size": look.batch_size}
+        guided = at_guidances(edited, task, judge, at, **how)
+        missed = at_guidances(model, task, judge, at, **how)
+        guided |= {f"{name}, unedited model": f for name, f in missed.items()}
+        out["forgotten_at_guidance"] = {name: dataclasses.asdict(f) for name, f in guided.items()}
+    return out
 
 
 def _sought(method: Method, model: Model, concepts: Sequence[Concept], judge: Judge | None) -> Case:
