@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import process_cases
 import pytest
 
 from scotoma.errors import ForbiddenModelError, UsageError
+from scotoma.guard import process as processes
 from scotoma.guard.decision import Unavailable
 from scotoma.guard.process import Process, Refused
 
@@ -39,7 +44,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_it_answers_dies_and_comes_back(helper: Process, mark: Path) -> None:
+def test_it_answers_dies_and_comes_back(helper: Process, mark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = helper.call("pid", seconds=30)
     assert first == helper.pid != os.getpid() and helper.reason == ""
     big = np.arange(3_000_000, dtype=np.uint8)
@@ -55,9 +60,10 @@ def test_it_answers_dies_and_comes_back(helper: Process, mark: Path) -> None:
     assert helper.call("pid", seconds=30) != first and helper.restarts == 1
     mark.write_text("another")
     os.kill(helper.pid, signal.SIGKILL)
-    until(lambda: "came back as something else" in helper.reason)
-    with pytest.raises(Unavailable, match="cannot be started again"):
+    until(lambda: "cannot be started again" in helper.reason)
+    with pytest.raises(Unavailable, match="^the helper cannot be started again$"):
         helper.call("pid", seconds=30)
+    assert "came back as something else" in capsys.readouterr().err  # for the operator alone
     mark.write_text("one")
     until(lambda: helper.up)
 
@@ -77,6 +83,48 @@ def test_it_hangs_and_is_ended(helper: Process) -> None:
     os.kill(helper.pid, signal.SIGTERM)  # a service manager's, which the server answers
     os.kill(helper.pid, signal.SIGINT)
     assert helper.call("slow", 0.2, seconds=30) == "awake"
+
+
+def test_waiting_for_other_calls_is_not_its_own_time(helper: Process) -> None:
+    """Two calls of one second each with 1.6 seconds: the second waits one and runs one."""
+    first = threading.Thread(target=helper.call, args=("slow", 1.0), kwargs={"seconds": 30})
+    first.start()
+    until(lambda: helper._due is not None)
+    assert helper.call("slow", 1.0, seconds=1.6) == "awake" and helper.restarts == 0
+    first.join()
+
+
+def test_it_comes_back_once_there_are_descriptors_again(helper: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def full() -> None:
+        tried.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(processes, "SPAWN", SimpleNamespace(Pipe=full))
+    os.kill(helper.pid or 0, signal.SIGKILL)
+    until(lambda: len(tried) > 1)
+    monkeypatch.undo()
+    until(lambda: helper.up)
+    assert helper.call("echo", 1, seconds=30) == 1
+    monkeypatch.setattr(processes, "SPAWN", SimpleNamespace(Pipe=full))
+    with pytest.raises(UsageError, match=r"another cannot be started \(Too many open files\)"):
+        Process("another", process_cases.dies).start()
+
+
+def test_one_that_starts_while_it_is_told_to_stop_is_ended(mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, kind = Process("the helper", process_cases.helper, (str(mark),)), processes.SPAWN.Process
+    begin, children = kind.start, []
+
+    def begun(child: Any) -> None:
+        begin(child)
+        children.append(child)
+        told.stop()
+
+    monkeypatch.setattr(kind, "start", begun)
+    with pytest.raises(UsageError, match="died while it started"):
+        told.start()
+    assert not children[0].is_alive() and not told.up
 
 
 @pytest.mark.parametrize(

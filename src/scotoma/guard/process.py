@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -78,9 +79,8 @@ class Process:
         return 1 if self._up else max(1, math.ceil(min(LONGEST_WAIT, self._again - time.monotonic())))
 
     def call(self, what: str, *given: Any, seconds: float) -> Any:
-        """The answer. Raises Unavailable where it is not there, dies, or does not answer in time (it is stopped then), Refused
-        where answering raised."""
-        due = time.monotonic() + seconds
+        """The answer. Raises Unavailable where it is not there, dies, does not come to this call within `seconds`, or does not
+        answer within as many from then on (it is stopped then); Refused where answering raised."""
         if not self._calls.acquire(timeout=seconds):
             raise Unavailable(f"{self.name} is busy with other calls")
         try:
@@ -88,7 +88,7 @@ class Process:
             if not self._up or pipe is None:
                 raise Unavailable(self.reason)
             with self._watched:
-                self._due = due
+                self._due = time.monotonic() + seconds  # the calls before it are not its own time
             try:
                 pipe.send((what, given))
                 fine, answer = pipe.recv()
@@ -114,16 +114,22 @@ class Process:
                 self._child.join(5)
         if self._keeper.is_alive():
             self._keeper.join(5)
+        self._lost("was stopped")  # it may have come back meanwhile
 
     # ------------------------------------------------------------------------------------------------------- its life
 
     def _launch(self) -> Made:
-        ours, theirs = SPAWN.Pipe()
-        child = SPAWN.Process(target=_live, args=(theirs, self._make, self._args), name=self.name, daemon=True)
         begun = time.monotonic()
-        child.start()
+        try:
+            ours, theirs = SPAWN.Pipe()
+            child = SPAWN.Process(target=_live, args=(theirs, self._make, self._args), name=self.name, daemon=True)
+            child.start()
+        except OSError as e:  # no descriptors, no processes, no memory: there may be some later
+            raise errors.UsageError(f"{self.name} cannot be started ({e.strerror or e})") from e
         theirs.close()
         self._child = child
+        if self._stopping.is_set():  # by then `stop` had another to end
+            child.kill()
         try:
             if not ours.poll(LOADING):
                 child.kill()
@@ -161,7 +167,9 @@ class Process:
             try:
                 self._launch()
             except errors.ScotomaError as e:
-                self._reason, self._since = f"cannot be started again ({e})", time.monotonic()
+                self._reason, self._since = "cannot be started again", time.monotonic()
+                if not self._stopping.is_set():  # clients are told the reason, so what has paths in it is told here
+                    print(f"{self.name} cannot be started again: {e}", file=sys.stderr, flush=True)
 
     def _lost(self, reason: str) -> None:
         if self._up:
