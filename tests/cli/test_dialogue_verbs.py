@@ -38,6 +38,21 @@ def student(labelled, data):
     return data / "student"
 
 
+def test_items_that_the_vote_left_open_teach_by_their_soft_label(data, tmp_path):
+    """Two voters decide what they agree on."""
+    told = f"truth=replay,file={data / 'truth.jsonl'}"
+    given = ["label", str(data / "chats.jsonl"), "--guideline", "commitments", "--annotator", told]
+    assert main([*given, "--annotator", "patterns", "--out", str(tmp_path / "run")]) == 0
+    assert (
+        main(["distill", str(tmp_path / "run"), "--route", "ngrams", "--noise", "off", "--out", str(tmp_path / "s")])
+        == 0
+    )
+    counts = json.loads((tmp_path / "s/figures.json").read_text())["counts"]
+    rows = [json.loads(line) for line in (tmp_path / "run/labels.jsonl").read_text().splitlines()[1:]]
+    assert sum(n.get("undecided", 0) for n in counts["items"].values()) == sum(not r["label"] for r in rows)
+    assert 0 < counts["items"]["train"]["undecided"] <= counts["soft labels"]
+
+
 def test_a_run_has_records_report_and_card(labelled, capsys):
     assert {"votes.jsonl", "labels.jsonl", "label.json", "report.html", "card.md"} <= {
         p.name for p in labelled.iterdir()

@@ -142,20 +142,21 @@ def test_undecided_items_are_left_out_and_counted(tmp_path):
 
 
 def test_an_undecided_item_teaches_by_its_soft_label_in_training_alone():
-    """Truth, by which classes are weighed, is the likelier side; without soft labels the item is left out."""
+    """Truth, by which classes are weighed, is the likelier side, of a tie the negative one; without soft labels the item is left
+    out."""
     items = labelled(60)
 
     def gap(one, p):
         return dataclasses.replace(one, label=Label(one.item.id, "", "vote", p, "tie"))
 
-    for split, more in (("train", 2), ("validation", 0)):
+    for split, more in (("train", 3), ("validation", 0)):
         own = [one for one in items if one.split == split]
-        with_gaps = [gap(own[0], 0.5), gap(own[1], 0.3), gap(own[2], None), *own[3:]]
+        with_gaps = [gap(own[0], 0.5), gap(own[1], 0.3), gap(own[2], 0.7), gap(own[3], None), *own[4:]]
         found = samples(with_gaps, split, GUIDELINE)
-        assert len(found) == len(own) - 3 + more
-        assert len(samples(with_gaps, split, GUIDELINE, soft=False)) == len(own) - 3
+        assert len(found) == len(own) - 4 + more
+        assert len(samples(with_gaps, split, GUIDELINE, soft=False)) == len(own) - 4
         if more:
-            assert found.truth[:2].tolist() == [1, 0] and found.targets[:2].tolist() == [0.5, 0.3]
+            assert found.truth[:3].tolist() == [0, 0, 1] and found.targets[:3].tolist() == [0.5, 0.3, 0.7]
 
 
 def test_what_is_refused(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from label_cases import GUIDELINE, NO, YES, Script, answer, dialogues, truth
 
 from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.annotators.scripted import scripted
+from scotoma.dialogue.distil.parts import samples
 from scotoma.dialogue.roles import subset, trial
 from scotoma.dialogue.run import LabelConfig, judge, label, read_run
 from scotoma.dialogue.views import items as views
@@ -58,7 +59,29 @@ def test_from_dialogues_to_labels(tmp_path):
     assert all(x.label for x in run.labels if run.splits[x.item] == "train")
     right = sum(x.label == TRUTH[x.item] for x in run.labels if x.label)
     assert right / 180 > 0.9
-    assert [x.split for x in run.labelled()] == [run.splits[x.item] for x in run.labels if x.label]
+    assert [(x.item, x.label, x.split) for x in run.labelled()] == [
+        (i, x, run.splits[i.id]) for i, x in zip(run.items, run.labels, strict=True)
+    ]
+    assert any(not x.label.label for x in run.labelled())  # disputed to the end: they wait for a person
+
+
+def test_what_the_vote_left_open_reaches_a_student(tmp_path):
+    """Two to two, and two to one with a refusal, of training; two to two of the test. The first two teach by their soft labels,
+    1/2 and 2/3, as a negative and a positive item; of the test only what has a label counts."""
+    first = label(DATA, GUIDELINE, [Script("a", letters()).annotator()], tmp_path / "x", settings=SETTINGS)
+    train = [i for i, split in first.splits.items() if split == "train"]
+    held = next(i for i, split in first.splits.items() if split == "test")
+    says = [{}, {}, {train[0]: "n", train[1]: "n"}, {train[0]: "n", train[1]: "r"}]
+    for i, told in enumerate(says):
+        told |= {held: "pn"[i % 2]} | ({} if i > 1 else {train[0]: "p", train[1]: "p"})
+    cast = [Script(n, letters(**told)).annotator() for n, told in zip("abcd", says, strict=True)]
+    run = label(DATA, GUIDELINE, cast, tmp_path / "y", settings=SETTINGS)
+    assert {x.item for x in run.labels if not x.label} == {train[0], train[1], held}
+    found = samples(run.labelled(), "train", GUIDELINE)
+    told = {i: (y, t) for i, y, t in zip(found.ids, found.truth, found.targets, strict=True)}
+    assert told[train[0]] == (0, 0.5) and told[train[1]] == (1, pytest.approx(2 / 3)) and len(told) == len(train)
+    test = samples(run.labelled(), "test", GUIDELINE)
+    assert held not in test.ids and len(test) == list(run.splits.values()).count("test") - 1
 
 
 def test_the_folder_is_the_run(tmp_path):

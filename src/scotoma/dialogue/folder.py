@@ -56,11 +56,9 @@ class LabelRun:
     audit: tuple[str, ...]
 
     def labelled(self) -> list[Labelled]:
-        """Items that have a label, in order."""
+        """All items, in order, those that are still open too: in training they teach by their soft label."""
         return [
-            Labelled(item, label, self.splits[item.id])
-            for item, label in zip(self.items, self.labels, strict=True)
-            if label.label
+            Labelled(item, label, self.splits[item.id]) for item, label in zip(self.items, self.labels, strict=True)
         ]
 
     def examples(self, n: int = 3, seed: int = 0) -> list[dict[str, Any]]:

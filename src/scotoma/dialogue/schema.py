@@ -120,7 +120,8 @@ class Label:
 
 @dataclass(frozen=True)
 class Labelled:
-    """An item at the end of a labelling run: its final label and its split. What a student learns from."""
+    """An item at the end of a labelling run: its final label, "" where it is still open, and its split. What a student learns
+    from."""
 
     item: Item
     label: Label

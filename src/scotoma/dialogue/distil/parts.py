@@ -73,9 +73,10 @@ def rows_of(x: Any, places: np.ndarray) -> Any:
 
 def samples(labelled: Sequence[Labelled], split: str, guideline: Guideline, *, soft: bool = True) -> Samples:
     """The items of one split that have a label; with `soft`, of the training split those too that no stage decided, by their
-    soft label: what four annotators were two to two about is no label, and still tells more than nothing. A soft label on the
-    other side of one half than the label itself is older than the label, and is not used. Raises DataError, with the item's
-    id, for a label that the guideline does not have, and for a split that lacks one of the two."""
+    soft label: what four annotators were two to two about is no label, and still tells more than nothing. Their truth is the
+    likelier side, at one half the negative one. A soft label on the other side of one half than the label itself is older than
+    the label, and is not used. Raises DataError, with the item's id, for a label that the guideline does not have, and for a
+    split that lacks one of the two."""
     undecided = soft and split == "train"
     chosen = [
         one
@@ -90,7 +91,7 @@ def samples(labelled: Sequence[Labelled], split: str, guideline: Guideline, *, s
             )
     truth = np.array(
         [
-            one.label.label == guideline.positive if one.label.label else (one.label.probability or 0.0) >= 0.5
+            one.label.label == guideline.positive if one.label.label else (one.label.probability or 0.0) > 0.5
             for one in chosen
         ],
         dtype=np.int64,
@@ -101,7 +102,7 @@ def samples(labelled: Sequence[Labelled], split: str, guideline: Guideline, *, s
     targets = truth.astype(np.float64)
     for i, one in enumerate(chosen):
         p = one.label.probability
-        if soft and p is not None and (p >= 0.5) == bool(truth[i]):
+        if soft and p is not None and (p >= 0.5 if truth[i] else p <= 0.5):
             targets[i] = p
     return Samples(
         [one.item.id for one in chosen],
