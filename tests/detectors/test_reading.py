@@ -86,13 +86,25 @@ def png_of(width, height):
         ),
         (png_of(20_000, 20_000), "pixels"),
         (png_of(9_000, 6_000), "9000 x 6000 pixels, more than 50000000"),
-        (saved(Image.fromarray(RED), "GIF", save_all=True, append_images=[Image.fromarray(255 - RED)]), "2 frames"),
+        (
+            saved(Image.fromarray(RED), "GIF", save_all=True, append_images=[Image.fromarray(255 - RED)]),
+            "several frames",
+        ),
         (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00", "cannot be read"),
     ],
 )
 def test_what_cannot_be_judged_is_a_reason(data, reason):
     found = read(data)
     assert isinstance(found, Unreadable) and reason in found.reason
+
+
+def test_frames_are_not_counted(monkeypatch):
+    """Of a GIF that would decode all of them."""
+    from PIL import GifImagePlugin
+
+    moving = saved(Image.fromarray(RED), "GIF", save_all=True, append_images=[Image.fromarray(255 - RED)] * 3)
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "n_frames", property(lambda self: 1 / 0))
+    assert "several frames" in read(moving).reason
 
 
 def test_a_missing_file(tmp_path):

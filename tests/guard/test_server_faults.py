@@ -23,7 +23,7 @@ from guards import policy_of
 from serving_cases import Running, running
 
 from scotoma.errors import ForbiddenModelError
-from scotoma.guard.crew import GENERATOR, PICTURES, TEXTS, Crew, Generator
+from scotoma.guard.crew import GENERATOR, PICTURES, READER, TEXTS, Crew, Generator
 from scotoma.guard.log import read_log
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def test_all_is_well_before(zoo: tuple[Running, Crew, Path]) -> None:
     server, crew, _ = zoo
     assert server.picture("a red apple, twemoji style")[0] == 200
     assert server.picture("a bomb")[0] == 400 and server.picture("an axe, twemoji style")[0] == 400
-    assert server.ask("/readyz")[0] == 200 and set(crew.processes) == {TEXTS, PICTURES, GENERATOR}
+    assert server.ask("/readyz")[0] == 200 and set(crew.processes) == {TEXTS, PICTURES, READER, GENERATOR}
 
 
 @pytest.mark.parametrize("who", [TEXTS, PICTURES, GENERATOR])

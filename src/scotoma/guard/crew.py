@@ -1,4 +1,5 @@
-"""Who works beside a server, each in a process of its own: the detectors of texts, those of pictures, and the generator.
+"""Who works beside a server, each in a process of its own: the detectors of texts, those of pictures, the generator, and who decodes
+pictures that clients send, so that none of these waits for that or dies of it.
 
     crew = Crew.start(policy, generator)         crew.guard is a Guard that asks them; crew.draw draws
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from scotoma.guard.schema import Policy
 
 TEXTS, PICTURES, GENERATOR = "the detectors of texts", "the detectors of pictures", "the generator"
+READER = "the reader of pictures"
 # Field of the policy, the list in it, what it looks at, who does that.
 STAGES = (
     ("prompts", "rules", "text", TEXTS),
@@ -83,6 +85,7 @@ class Crew:
         with ExitStack() as ends:
             wanted = {TEXTS: (_eyes, (policy, TEXTS)), PICTURES: (_eyes, (policy, PICTURES))}
             processes = {name: Process(name, *how) for name, how in wanted.items() if _needed(policy, name)}
+            processes[READER] = Process(READER, _reader, (policy,))
             if generator is not None:
                 processes[GENERATOR] = Process(GENERATOR, _generator, (policy, generator))
             with ThreadPoolExecutor(len(processes)) as pool:
@@ -115,7 +118,7 @@ class Crew:
     def read(self, data: bytes) -> np.ndarray | Unreadable:
         """A picture from the bytes of a file, decoded beside the server. Raises Unavailable and Refused."""
         limits = self.guard.policy.limits
-        found: np.ndarray | Unreadable = self.processes[PICTURES].call("read", data, seconds=limits.detector_seconds)
+        found: np.ndarray | Unreadable = self.processes[READER].call("read", data, seconds=limits.detector_seconds)
         return found
 
     @property
@@ -128,8 +131,7 @@ class Crew:
 
 
 def _needed(policy: Policy, name: str) -> bool:
-    """Pictures are always read by a process of their own, also where no detector looks at them."""
-    return name == PICTURES or any(getattr(getattr(policy, s), f) for s, f, _, who in STAGES if who == name)
+    return any(getattr(getattr(policy, s), f) for s, f, _, who in STAGES if who == name)
 
 
 def _distant(told: tuple[Eye, int, bool], process: Process, stage: str, i: int, seconds: float) -> Eye:
@@ -149,8 +151,6 @@ def _distant(told: tuple[Eye, int, bool], process: Process, stage: str, i: int, 
 
 def _eyes(policy: Policy, who: str) -> Made:
     """Says of each stage its Eyes, with the card in the detector's place: the detector itself stays here."""
-    from scotoma.detectors.image.reading import read
-
     _threads(1)
     eyes = {
         stage: [
@@ -169,14 +169,14 @@ def _eyes(policy: Policy, who: str) -> Made:
         for stage, of in eyes.items()
     }
     cards = [e.detector.card.identity for of in eyes.values() for e in of]
-    return Made(
-        hello,
-        sha256_text(" ".join(cards)),
-        {
-            "score": lambda stage, i, items: eyes[stage][i].detector.score(items),
-            "read": lambda data: read(data, policy.limits.picture_pixels),
-        },
-    )
+    score = lambda stage, i, items: eyes[stage][i].detector.score(items)
+    return Made(hello, sha256_text(" ".join(cards)), {"score": score})
+
+
+def _reader(policy: Policy) -> Made:
+    from scotoma.detectors.image.reading import read
+
+    return Made(None, "", {"read": lambda data: read(data, policy.limits.picture_pixels)})
 
 
 def _generator(policy: Policy, told: Generator) -> Made:

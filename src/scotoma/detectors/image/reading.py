@@ -56,9 +56,8 @@ def _decode(picture: Image.Image, max_pixels: int) -> np.ndarray | Unreadable:
     width, height = picture.size
     if width * height > max_pixels:
         return Unreadable(f"the picture has {width} x {height} pixels, more than {max_pixels}")
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1:
-        return Unreadable(f"the picture has {frames} frames; give them one by one")
+    if getattr(picture, "is_animated", False):  # n_frames would decode all of a GIF's
+        return Unreadable("the picture has several frames; give them one by one")
     turned = ImageOps.exif_transpose(picture)
     if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
         turned = _to_bytes(turned)
