@@ -128,6 +128,14 @@ def test_sqlite_lets_nothing_be_changed(tmp_path: Path) -> None:
     assert len(read_log(tmp_path / "log")) == 2
 
 
+def test_nobody_else_reads_what_sqlite_puts_beside_it(tmp_path: Path) -> None:
+    log = opened(tmp_path / "log", "sqlite")
+    log.append([{"n": 1}])
+    modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+    assert modes == {"log": 0o600, "log-wal": 0o600, "log-shm": 0o600}
+    log.close()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_threads(tmp_path: Path, kind: str) -> None:
     log = opened(tmp_path / "log", kind)

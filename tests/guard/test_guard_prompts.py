@@ -289,6 +289,8 @@ def test_after_the_deadline_nobody_is_asked() -> None:
     late = guard.check_prompt("an apple", until=time.monotonic() - 1)
     assert (late.action, late.state) == ("refuse", "failure") and "deadline" in late.reason
     assert guard.check_prompt("an apple", until=time.monotonic() + 60).action == "allow"
+    nobody = make_guard("categories: {}")  # what the bounds did not read does not pass, whoever else looks
+    assert nobody.check_prompt("an apple", until=time.monotonic() - 1).action == "refuse"
 
 
 # ---------------------------------------------------------------------------------------------------------- what must fit

@@ -97,6 +97,7 @@ def test_the_official_client_sees_pictures_and_refusals(tmp_path: Path) -> None:
     rows = [r for r in read_log(tmp_path / "log.jsonl") if "stage" in r]
     assert [r["outcome"] for r in rows] == ["", "returned", "", "returned", "", "returned", "refused", "", "refused"]
     assert rows[1]["picture"] == hashlib.sha256(pictures[0].tobytes()).hexdigest()
+    assert rows[6]["picture"] == "" and len(rows[8]["picture"]) == 64  # what was drawn and not shown as well
     assert len({r["request"] for r in rows}) == 4 and rows[4]["drawn"] == "a balloon"
 
 
@@ -305,6 +306,19 @@ def test_bodies_that_are_too_large() -> None:
         _until(lambda: server.ask("/v1/moderations", raw=padded)[0] == 429)
         slow.close()
         _until(lambda: server.ask("/v1/moderations", raw=padded)[0] == 200)
+
+
+def test_whoever_has_no_key_takes_no_room(tmp_path: Path) -> None:
+    """Half a body to the page, which reads none: it is answered, and the common room is free."""
+    (tmp_path / "keys").write_text("alice 0123456789abcdef")
+    with (
+        running(crew_of(guard_of()), keys=read_keys(tmp_path / "keys"), limits=Limits(held=1000)) as server,
+        socket.create_connection((server.host, server.port), timeout=10) as held,
+    ):
+        held.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n" + b" " * 900)
+        assert held.recv(100).startswith(b"HTTP/1.1 405")
+        padded = b'{"input": "a"}' + b" " * 700
+        assert server.ask("/v1/moderations", raw=padded, authorization="Bearer 0123456789abcdef")[0] == 200
 
 
 def _until(true) -> None:

@@ -40,7 +40,9 @@ def completion(text: object, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def proxy(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[Running, list[dict[str, Any]]]]:
+def proxy(
+    answer: Callable[[BaseHTTPRequestHandler], None], policy: str = POLICY
+) -> Iterator[tuple[Running, list[dict[str, Any]]]]:
     """A server before an upstream that answers so, and the requests that the upstream got."""
     got: list[dict[str, Any]] = []
 
@@ -57,7 +59,7 @@ def proxy(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[Ru
     threading.Thread(target=behind.serve_forever, args=(0.01,), daemon=True).start()
     try:
         upstream = Upstream(f"http://127.0.0.1:{behind.server_address[1]}/v1", "SCOTOMA_TEST_UPSTREAM")
-        with running(Here(load_guard(policy_of(POLICY)), {}), upstream=upstream) as server:
+        with running(Here(load_guard(policy_of(policy)), {}), upstream=upstream) as server:
             yield server, got
     finally:
         behind.shutdown()
@@ -126,6 +128,19 @@ def test_what_is_refused_is_not_sent_on() -> None:
                 "dialogue",
             )
     assert got == []
+
+
+def test_what_is_too_long_with_all_of_its_turns_is_not_paid_for() -> None:
+    """Each turn fits, and each with the one before it; with spaces between them they are 1,001 characters."""
+    with proxy(saying(completion("an apple")), POLICY.replace("{deadline", "{dialogue_characters: 1000, deadline")) as (
+        server,
+        got,
+    ):
+        for last, status in (("a" * 300, 200), ("a" * 333, 400)):
+            messages = [{"role": "user", "content": text} for text in ("a" * 333, "a" * 333, last)]
+            found, _, told = server.ask("/v1/chat/completions", {"model": "m", "messages": messages})
+            assert found == status
+        assert told["error"]["code"] == "limit_exceeded" and len(got) == 1
 
 
 @pytest.mark.parametrize("more", [{"stream": True}, {"tools": []}, {"logprobs": True}, {"messages": []}, {"n": 9}])

@@ -34,6 +34,7 @@ from scotoma.guard.decision import (
     Stage,
     sentence,
     strictness,
+    too_long,
 )
 from scotoma.guard.drawing import Asked, Draw, draw_each, no_picture, outcome, sha256_of, undrawn
 from scotoma.guard.eyes import Eye, load_eye, strictest
@@ -250,7 +251,8 @@ class Guard:
             after = made if isinstance(made, Decision) else seen.get(i)
             decisions = [row.decision] if after is None else [row.decision, after]
             outcomes.append(outcome(row.seed, decisions, made if isinstance(made, np.ndarray) else None))
-            facts.append({"text": row.prompt, "seed": row.seed, "model": row.model, "request": row.request})
+            told = {"text": row.prompt, "seed": row.seed, "model": row.model, "request": row.request}
+            facts.append(told | {"sha256": outcomes[-1].sha256 or sha256_of(made)})
         return self._logged_outcomes(outcomes, facts)
 
     # ------------------------------------------------------------------------------------------------------- deciding
@@ -258,7 +260,7 @@ class Guard:
     def _look_at_prompts(self, texts: Sequence[str], until: float | None) -> list[Decision]:
         """Without rewriting. Every reading of a text is looked at, and the strictest finding counts."""
         held = self.policy.prompts
-        early = [self._early(t, [t], self.policy.limits.prompt_characters, "the prompt") for t in texts]
+        early = [self._early("prompt", t, [t], self.policy.limits.prompt_characters, until) for t in texts]
         rows = [i for i, e in enumerate(early) if e is None]
         found = self._read_all(self.prompt_eyes, [list(readings(texts[i])) for i in rows], until)
         for i, by_eye in zip(rows, found, strict=True):
@@ -283,9 +285,8 @@ class Guard:
         for e in exchanges:
             turns = [t.text for t in (*e.context, e.response)]
             pair = " ".join(turns[-2:])
-            out.append(
-                self._early(" ".join(turns), [*turns, pair], self.policy.limits.dialogue_characters, "the response")
-            )
+            most = self.policy.limits.dialogue_characters
+            out.append(self._early("dialogue", " ".join(turns), [*turns, pair], most, until))
         rows = [i for i, d in enumerate(out) if d is None]
         asked = [_exchanges(exchanges[i]) for i in rows]
         for i, by_eye in zip(rows, self._read_all(self.dialogue_eyes, asked, until), strict=True):
@@ -314,14 +315,19 @@ class Guard:
                 groups.append(Group(own, need, held.by_category.get(c, held.on_hit)))
         return conclude(stage, groups, held.on_undecided, held.on_failure, self.policy.what)
 
-    def _early(self, whole: str, parts: Sequence[str], most: int, what: str) -> Decision | None:
-        """Refusals that need no detector: what no policy allows, in any reading; before it only what is too long to be read."""
+    def _early(self, stage: Stage, whole: str, parts: Sequence[str], most: int, until: float | None) -> Decision | None:
+        """Refusals that need no detector: what no policy allows, in any reading; before it only what is too long to be read, and
+        what there is no time left for."""
         if len(whole) > most:
-            told = f"This request is too long: this service reads {most:,} characters."
-            return Decision("limits", "refuse", "hit", told, reason=f"{len(whole):,} characters, at most {most:,}")
+            return Decision(
+                "limits", "refuse", "hit", too_long(most), reason=f"{len(whole):,} characters, at most {most:,}"
+            )
         for part in dict.fromkeys(reading for text in parts for reading in readings(text)):
+            if until is not None and time.monotonic() > until:
+                told = sentence(stage, "refuse", "failure", "")
+                return Decision(stage, "refuse", "failure", told, reason="the deadline had passed before it was read")
             try:
-                bounds.check_text(part, what=what)
+                bounds.check_text(part, what="the prompt" if stage == "prompt" else "the response")
             except BoundsError as e:
                 made_of = sha256_text(repr(bounds.RULES))
                 return Decision("bounds", "refuse", "hit", BOUNDS, "bounds", None, None, "bounds", made_of, str(e))
@@ -356,7 +362,7 @@ class Guard:
         if self.log is None:
             return made
         rows = [
-            self.log.row(d, self.identity, outcome=o.action if d is o.decisions[-1] else "", sha256=o.sha256, **f)
+            self.log.row(d, self.identity, outcome=o.action if d is o.decisions[-1] else "", **f)
             for o, f in zip(made, facts, strict=True)
             for d in o.decisions
         ]

@@ -95,6 +95,10 @@ NOT_LOGGED = (
 )
 
 
+def too_long(most: int) -> str:
+    return f"This request is too long: this service reads {most:,} characters."
+
+
 def sentence(stage: Stage, action: Action, state: State, what: str, instead: str = "") -> str:
     """For whoever asked. `what` is what the category is, "" where it is not about one."""
     if action in ("allow", "review"):

@@ -75,6 +75,6 @@ def outcome(seed: int, decisions: Sequence[Decision], picture: np.ndarray | None
     return Outcome("blurred" if blurred else "returned", seed, last, tuple(decisions), shown, sha256_of(shown))
 
 
-def sha256_of(picture: np.ndarray | Unreadable) -> str:
-    """Of the pixels, as an audit has it; "" for what cannot be read."""
-    return "" if isinstance(picture, Unreadable) else hashlib.sha256(picture.tobytes()).hexdigest()
+def sha256_of(picture: np.ndarray | Unreadable | Decision | None) -> str:
+    """Of the pixels, as an audit has it; "" for what is no picture."""
+    return hashlib.sha256(picture.tobytes()).hexdigest() if isinstance(picture, np.ndarray) else ""

@@ -60,8 +60,8 @@ class AuditLog:
         request: str = "",
         outcome: str = "",
     ) -> dict[str, Any]:
-        """What is written of a decision: never its sentence, and the text only as the policy says. `sha256` is that of a picture
-        that was shown or looked at; `outcome` what became of the request, in its last row; `guard` the guard's identity."""
+        """What is written of a decision: never its sentence, and the text only as the policy says. `sha256` is that of the picture
+        that was shown, or else of what was drawn or looked at; `outcome` what became of the request, in its last row; `guard` the guard's identity."""
         row = {
             "time": _now(),
             "request": request,
@@ -192,6 +192,10 @@ class SQLite:
 
     def __init__(self, path: Path):
         self.path, self._guard = path, threading.Lock()
+        with suppress(FileExistsError):  # what SQLite puts beside it has the mode of the file
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with suppress(OSError):
+            os.chmod(path, 0o600)
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
             for line in (
@@ -207,8 +211,6 @@ class SQLite:
                 self._db.execute(line)
         except sqlite3.Error as e:
             raise LogError(f"the audit log {path} cannot be opened ({e}); {_RETRY}") from e
-        with suppress(OSError):
-            os.chmod(path, 0o600)
 
     def append(self, lines: Sequence[str]) -> None:
         with self._guard:

@@ -122,7 +122,10 @@ class Door:
         try:
             try:
                 key = self._enter(scope, state)
-                body, taken = await self._body(scope, receive)
+                if key is None:  # nothing open reads a body, and whoever has no key takes no room
+                    body = b""
+                else:
+                    body, taken = await self._body(scope, receive)
                 if body and not _json(scope):  # a form of another page can send bodies of other types unasked
                     raise Answer(415, "unsupported_media_type", "The body has to be application/json.")
             except Answer as no:

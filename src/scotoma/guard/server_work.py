@@ -27,7 +27,7 @@ from scotoma.detectors.contract import Unreadable
 from scotoma.guard import server_chat
 from scotoma.guard.batches import Batches
 from scotoma.guard.crew import Crew
-from scotoma.guard.decision import Decision, Outcome, Unavailable
+from scotoma.guard.decision import Decision, Outcome, Unavailable, too_long
 from scotoma.guard.drawing import Asked, draw_each
 from scotoma.guard.process import Refused
 from scotoma.guard.server_errors import Answer, answer, of_decision
@@ -120,9 +120,12 @@ class Service:
         return base64.b64encode(out.getvalue()).decode()
 
     def _pictures(self, items: list[tuple[str, str]], until: float) -> list[Decision | Unavailable]:
-        """Of data URLs. One that nobody could read because the reader is not there is no decision."""
+        """Of data URLs. One that nobody could read, because the reader is not there or time ran out, is no decision."""
         read: list[np.ndarray | Unreadable | Unavailable] = []
         for url, _ in items:
+            if time.monotonic() > until:
+                read.append(Unavailable("the deadline had passed before the picture was read"))
+                continue
             try:
                 read.append(self.crew.read(base64.b64decode(url.partition(",")[2], validate=True)))
             except binascii.Error:
@@ -241,6 +244,9 @@ class Service:
     async def chat(self, asked: ChatRequest, request: str, until: float) -> Response:
         assert self.upstream is not None
         turns = server_chat.turns_of(asked)
+        most = self.policy.limits.dialogue_characters
+        if len(" ".join(t.text for t in turns)) > most:  # the answer would be refused with it, once it was paid for
+            raise Answer(400, "limit_exceeded", too_long(most), param="messages", stage="limits")
         await self._pass_on(server_chat.before(turns), request, until)
         texts, ends, usage = await self.upstream.ask(asked, until)
         await self._pass_on(server_chat.after(turns, texts), request, until)
