@@ -97,6 +97,28 @@ def test_a_student_judges_dialogues_lines_and_stdin(student, data, capsys, monke
     assert capsys.readouterr().out == from_file and from_file.count("\n") == 2
 
 
+def test_the_turn_that_opens_a_dialogue_is_judged(data, tmp_path, capsys):
+    """The assistant's first words as an utterance, its others in their context, those of others not; in a dialogue of one turn
+    whoever spoke."""
+    rows = {
+        "opens": [("assistant", "Your refund is on its way."), ("user", "A refund?"), ("assistant", "It is.")],
+        "answers": [("user", "A refund?"), ("assistant", "No.")],
+        "single": [("user", "A refund?")],
+    }
+    told = [{"id": k, "turns": [{"speaker": s, "text": t} for s, t in v]} for k, v in rows.items()]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    (tmp_path / "words.json").write_text(json.dumps({"refund": ["refund"]}))
+    words = f"word-list,words={tmp_path / 'words.json'}"
+    assert main(["moderate", "--detector", words, str(tmp_path / "chats.jsonl")]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["id"], row["verdicts"]["refund"]["label"]) for row in found] == [
+        ("opens/0/utterance", "flagged"),
+        ("opens/2/context", "clear"),
+        ("answers/1/context", "clear"),
+        ("single/0/utterance", "flagged"),
+    ]
+
+
 def test_any_detector_of_texts_moderates(data, capsys):
     (data / "words.json").write_text(json.dumps({"refund": ["refund"]}))
     (data / "two.txt").write_text("A r3fund?\nNo.\n")

@@ -6,8 +6,8 @@
     cat chats.jsonl | scotoma moderate --with student/ --jsonl         a dialogue a line, from stdin
 
 One JSON line for each item on stdout, in order: its id, and for each category the verdict: score and label (flagged or clear), or
-undecided with the reason. Texts are not repeated. Dialogues give one item for each response, with the turns before it; a plain text
-is judged alone. Exit code 0 whatever is found. With --policy a line has the policy's action, state, category and sentence, and its
+undecided with the reason. Texts are not repeated. Dialogues give one item for each response, with the turns before it; a response
+that opens a dialogue and a plain text are judged alone. Exit code 0 whatever is found. With --policy a line has the policy's action, state, category and sentence, and its
 findings; its rules for prompts and its detectors of dialogue both look, and its audit log is not written.
 """
 
@@ -26,7 +26,6 @@ from scotoma.cli import specs
 
 if TYPE_CHECKING:
     from scotoma.detectors.contract import Detector
-    from scotoma.dialogue.schema import Level
     from scotoma.records import Exchange
 
 AT_ONCE = 256
@@ -142,7 +141,8 @@ def _file_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _dialogues(args: argparse.Namespace) -> Iterator[tuple[str, Exchange]]:
-    """Every response with its context, and every turn that has none as an utterance of its own."""
+    """Every response with its context, one that opens its dialogue as an utterance, and so the turn of a dialogue of one turn,
+    whoever spoke."""
     import tempfile
 
     from scotoma.dialogue.reading import read_dialogues
@@ -156,6 +156,6 @@ def _dialogues(args: argparse.Namespace) -> Iterator[tuple[str, Exchange]]:
     else:
         dialogues = read_dialogues(Path(args.file))
     for dialogue in dialogues:
-        level: Level = "context" if len(dialogue.turns) > 1 else "utterance"
-        of = items([dialogue], context_turns=args.context_turns, speaker=args.speaker, levels=(level,))
-        yield from ((item.id, item.exchange) for item in of)
+        alone = len(dialogue.turns) == 1
+        of = items([dialogue], context_turns=args.context_turns, speaker=args.speaker, others=alone)
+        yield from ((i.id, i.exchange) for i in of if i.level == ("context" if i.turn else "utterance"))
