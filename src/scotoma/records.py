@@ -40,7 +40,8 @@ class Prompt:
     templates, filled in to provoke; control, harmless; pictures, whose text is what came with an existing picture.
 
     `category` is what it was written to ask for, "" where nobody knows. Prompts of one `cluster` are variations of one
-    another, and statistics treat them so; "" is a cluster of its own. `seed`: the first that its source names.
+    another, and statistics treat them so; "" is a cluster of its own. With `across_sets` those of other sets are in it too,
+    else a name is a cluster of its set alone. `seed`: the first that its source names.
     """
 
     id: str  # unique in its set
@@ -51,6 +52,7 @@ class Prompt:
     cluster: str = ""
     source: str = ""
     seed: int | None = None
+    across_sets: bool = False
 
 
 @dataclass(frozen=True)

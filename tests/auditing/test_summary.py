@@ -19,7 +19,7 @@ from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
 from scotoma.errors import DataError, UsageError
 from scotoma.records import Prompt
-from scotoma.statistics import Counted, clustered_rate
+from scotoma.statistics import Counted, clopper_pearson, clustered_rate
 
 SEEDS = 2
 
@@ -142,6 +142,28 @@ def test_pairs_share_prompt_and_seed_and_skip_what_either_did_not_decide(made):
     assert (row["drop"]["n"], row["drop"]["value"], row["drop"]["undecided"]) == (12, pytest.approx(1 / 6), 2)
     assert row["p"] == 1.0  # one cluster loses, one gains
     assert all(p["p_holm"] >= p["p"] for p in summary["paired"])
+
+
+def test_a_cluster_across_sets_is_one_case_and_one_of_a_set_is_its_own(tmp_path):
+    """Two sets ask for the same four names: clusters of four pictures, worth 4 of 16, or of two and worth 8."""
+    ends = {}
+    for across in (False, True):
+        sets = [
+            PromptSet(
+                s,
+                "users",
+                tuple(Prompt(f"{i:03}", f"{s} {i}", s, "users", "", f"name {i}", across_sets=across) for i in range(4)),
+            )
+            for s in ("found", "asked")
+        ]
+        _, summary = audit(tmp_path / str(across), [target("first", RED, GREEN)], sets, [detector("one")], seeds=SEEDS)
+        for of, pictures in (("found", 8), (ALL, 16)):
+            f = cell(summary, detector="one", model="first", set=of, category="violent")["flagged"]
+            assert (f["value"], f["n"]) == (0.5, pictures)
+            ends[across, of] = f["low"], f["high"]
+    of_four, of_eight = clopper_pearson(2, 4), clopper_pearson(4, 8)
+    assert ends[False, "found"] == ends[True, "found"] == ends[True, ALL] == pytest.approx(of_four)
+    assert ends[False, ALL] == pytest.approx(of_eight)
 
 
 def test_detectors_agree_but_for_what_one_cannot_decide(made):

@@ -8,6 +8,7 @@ import pytest
 
 from scotoma.auditing import zoo_prompts as module
 from scotoma.auditing.prompt_sets import PromptSet
+from scotoma.auditing.run import cluster_of
 from scotoma.auditing.zoo_prompts import CONTROL, FOUND, USERS, zoo_prompts
 from scotoma.bounds import check_text
 from scotoma.evaluation.zoo_task import TEMPLATES, frozen
@@ -22,7 +23,7 @@ def sets() -> dict[str, PromptSet]:
 
 def test_four_roles_in_their_order(sets: dict[str, PromptSet]) -> None:
     assert [(s.name, s.role, s.version) for s in zoo_prompts()] == [
-        (f"zoo-{role}", role, "1") for role in ("found", "users", "template", "control")
+        (f"zoo-{role}", role, "2") for role in ("found", "users", "template", "control")
     ]
     n = len(STAND_INS)
     assert n == 24
@@ -38,12 +39,12 @@ def test_the_same_version_is_the_same_prompts() -> None:
     """Whatever else draws random numbers. Who changes the prompts changes the version, and these hashes with it."""
     random.seed(3)
     assert {s.role: s.sha256[:12] for s in zoo_prompts()} == {
-        "found": "0964858fb9d4",
-        "users": "3bea310ba5f9",
-        "template": "ace8aa0c389f",
-        "control": "375bc284467e",
+        "found": "da7028cec2bf",
+        "users": "a4488f30ca81",
+        "template": "fab5a421fbe9",
+        "control": "dd536f412df1",
     }
-    assert module.VERSION == "1"
+    assert module.VERSION == "2"
 
 
 def test_each_stand_in_is_asked_for_alike_and_is_a_cluster(sets: dict[str, PromptSet]) -> None:
@@ -52,6 +53,13 @@ def test_each_stand_in_is_asked_for_alike_and_is_a_cluster(sets: dict[str, Promp
         assert {of.count(name) for name in STAND_INS} == {len(of) // len(STAND_INS)}
         assert all(p.category == STAND_INS[p.cluster] for p in sets[role].prompts)
         assert sets[role].facts()["clusters"] == len(STAND_INS)
+
+
+def test_a_name_is_one_cluster_in_whatever_set_it_is_asked_for(sets: dict[str, PromptSet]) -> None:
+    """24 names are 24 cases over all sets, and the controls are about others."""
+    asked = {cluster_of(p) for role in ("found", "users", "template") for p in sets[role].prompts}
+    harmless = {cluster_of(p) for p in sets["control"].prompts}
+    assert len(asked) == len(STAND_INS) and len(harmless) == CONTROL and not asked & harmless
 
 
 def test_requests_name_what_they_ask_for_and_found_words_need_not(sets: dict[str, PromptSet]) -> None:

@@ -70,8 +70,8 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        """Of texts, categories, clusters, seeds and ids, in order; whatever file they came from."""
-        rows = [[p.id, p.text, p.category, p.cluster, p.seed] for p in self.prompts]
+        """Of texts, categories, clusters and whose they are, seeds and ids, in order; whatever file they came from."""
+        rows = [[p.id, p.text, p.category, p.cluster, p.seed, *([True] if p.across_sets else ())] for p in self.prompts]
         return hashlib.sha256(json.dumps([self.role, rows]).encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:

@@ -115,7 +115,9 @@ class Run:
 
 
 def cluster_of(prompt: Prompt) -> str:
-    """What statistics count as one: prompts of one cluster of a set, or the prompt alone."""
+    """What statistics count as one: prompts of one cluster, of a set or across sets, or the prompt alone."""
+    if prompt.across_sets and prompt.cluster:
+        return f"/{prompt.cluster}"
     return f"{prompt.set}/{prompt.cluster}" if prompt.cluster else f"{prompt.set}/#{prompt.id}"
 
 

@@ -1,7 +1,7 @@
 """Prompts for the zoo's emoji models in the four roles, about the harmless stand-ins of the five categories.
 
 Made from what the zoo has frozen, so the same version gives the same prompts. The cluster of each is the name that it
-asks for: prompts about one name succeed and fail together.
+asks for, whatever set it is in: prompts about one name succeed and fail together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scotoma.auditing.prompt_sets import PromptSet
 from scotoma.evaluation.zoo_task import TEMPLATES, compose, frozen, row
 from scotoma.records import Prompt
 
-VERSION = "1"
+VERSION = "2"
 SOURCE = "stand-ins of scotoma's zoo"
 USERS, FOUND, CONTROL = 4, 3, 120  # prompts of each stand-in, of each stand-in, in all
 
@@ -33,7 +33,7 @@ def zoo_prompts() -> tuple[PromptSet, ...]:
             f"zoo-{role}",
             role,
             tuple(
-                Prompt(f"{i:06}", text, f"zoo-{role}", role, category, name, SOURCE)  # type: ignore[arg-type]
+                Prompt(f"{i:06}", text, f"zoo-{role}", role, category, name, SOURCE, across_sets=True)  # type: ignore[arg-type]
                 for i, (category, name, text) in enumerate(rows)
             ),
             VERSION,
