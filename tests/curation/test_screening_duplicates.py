@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scotoma.curation import duplicates
-from scotoma.curation.duplicates import Prints, differing, groups, stars, variant_groups
+from scotoma.curation.duplicates import Prints, beside, differing, groups, stars, variant_groups
 
 
 def prints(digests, hashes=None, colours=None) -> Prints:
@@ -39,6 +39,20 @@ def test_near_groups_are_stars_and_not_chains():
     assert exact.tolist() == [True, False, True, False, True]
     of, _ = groups(p, np.array([2, 0, 0, 0, 0]), 2)  # 1 goes before 0
     assert of.tolist() == [1, 1, 1, 1, 4]
+
+
+@pytest.mark.parametrize("scan", [duplicates.SCAN, 0])
+def test_one_that_stands_alone_may_still_be_near_to_one_that_is_marked(scan, monkeypatch):
+    """Hashes of 0, 5 and 10 bits: with 8, the second follows the first and the third stands alone, five bits from the second,
+    which is marked. Item 3 has the third's hash and another colour; item 4 has no hash and the pixels of item 5, which is marked."""
+    monkeypatch.setattr(duplicates, "SCAN", scan)
+    hashes = [0, 0b11111, 0b1111111111, 0b1111111111, None, None]
+    p = prints([1, 2, 3, 4, 5, 5], hashes, [[9, 9, 9]] * 3 + [[9, 9, 99]] + [[9, 9, 9]] * 2)
+    marked = np.array([False, True, False, False, False, True])
+    of, _ = groups(p, np.where(marked, 2, 0), 8)
+    assert of.tolist() == [0, 0, 2, 3, 4, 4]
+    assert beside(p, of, marked, 8).tolist() == [True, False, True, False, True, False]
+    assert not beside(p, of, np.zeros(6, bool), 8).any()
 
 
 def test_pictures_without_a_hash_are_alike_only_if_they_are_the_same():

@@ -50,17 +50,29 @@ def groups(prints: Prints, rank: np.ndarray, bits: int | None = BITS) -> tuple[n
     of[order] = first
     if bits is not None:
         alone = order[(of[order] == order) & prints.hashed[order]]
-        colours = prints.colour[alone].astype(np.int16)
-
-        def alike(i: int, others: np.ndarray) -> np.ndarray:
-            return (np.abs(colours[others] - colours[i]) <= COLOUR).all(1)
-
-        leads = stars(prints.hash[alone], bits, alike)
+        leads = stars(prints.hash[alone], bits, lambda i, others: _alike(prints.colour, alone[i], alone[others]))
         of[alone] = alone[leads]
         of[order] = of[first]
     exact = np.zeros(len(rank), bool)
     exact[there] = (prints.digest[there] == prints.digest[of[there]]).all(1)
     return of, exact
+
+
+def beside(prints: Prints, of: np.ndarray, marked: np.ndarray, bits: int | None = BITS) -> np.ndarray:
+    """Of N items those that stand for a group of `of` and have one of `marked` (N bool) as a duplicate, in whatever group that is:
+    a star has those that are near to the one that stands for it, and each of them may be near to others that stand alone."""
+    found = np.zeros(len(of), bool)
+    found[of[marked & prints.there]] = True
+    if bits is not None:
+        there = np.flatnonzero(marked & prints.hashed)
+        near = _Near(prints.hash[there], bits)
+        for i in np.flatnonzero((of == np.arange(len(of))) & prints.hashed & ~found):
+            found[i] = _alike(prints.colour, i, there[near(prints.hash[i])]).any()
+    return found
+
+
+def _alike(colour: np.ndarray, i: int, others: np.ndarray) -> np.ndarray:
+    return (np.abs(colour[others].astype(np.int16) - colour[i]) <= COLOUR).all(1)
 
 
 def _exact(digest: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -78,21 +90,13 @@ def _exact(digest: np.ndarray, order: np.ndarray) -> np.ndarray:
 def stars(hashes: np.ndarray, bits: int, fits: Fits, *, parts: int | None = None) -> np.ndarray:
     """For each of U hashes, in order, the first that leads and differs in at most `bits`, or itself: then it leads. `fits(i,
     others)` says which of others may follow i. `parts` of a hash are looked up; None: as many as is fastest, or no look-up."""
-    n = len(hashes)
-    leads = np.full(n, -1, np.int64)
-    if parts is None and n > SCAN:
-        parts = _parts(n, bits)
-    tables = [_Table(hashes, low, high, bits // parts) for low, high in _cuts(parts)] if parts else []
-    for i in range(n):
+    leads = np.full(len(hashes), -1, np.int64)
+    near = _Near(hashes, bits, parts)
+    for i in range(len(hashes)):
         if leads[i] >= 0:
             continue
         leads[i] = i
-        if tables:
-            found = np.unique(np.concatenate([t.near(int(hashes[i])) for t in tables]))
-            found = found[found > i]
-            found = found[differing(hashes[found], hashes[i]) <= bits]
-        else:
-            found = np.flatnonzero(differing(hashes[i + 1 :], hashes[i]) <= bits) + i + 1
+        found = near(hashes[i], i + 1)
         found = found[leads[found] < 0]
         if len(found):
             leads[found[fits(i, found)]] = i
@@ -108,6 +112,23 @@ def differing(hashes: np.ndarray, other: np.uint64) -> np.ndarray:
 
 
 _ONES = np.array([v.bit_count() for v in range(256)], np.uint8)
+
+
+class _Near:
+    """Which of U hashes, from the one at `start` on, differ from another in at most `bits`; `parts` as in `stars`."""
+
+    def __init__(self, hashes: np.ndarray, bits: int, parts: int | None = None):
+        self.hashes, self.bits = hashes, bits
+        if parts is None and len(hashes) > SCAN:
+            parts = _parts(len(hashes), bits)
+        self.tables = [_Table(hashes, low, high, bits // parts) for low, high in _cuts(parts)] if parts else []
+
+    def __call__(self, value: np.uint64, start: int = 0) -> np.ndarray:
+        if not self.tables:
+            return np.flatnonzero(differing(self.hashes[start:], value) <= self.bits) + start
+        found = np.unique(np.concatenate([t.near(int(value)) for t in self.tables]))
+        found = found[found >= start]
+        return found[differing(self.hashes[found], value) <= self.bits]
 
 
 class _Table:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from scotoma.curation import contamination
-from scotoma.curation.duplicates import Prints, groups, variant_groups
+from scotoma.curation.duplicates import Prints, beside, groups, variant_groups
 from scotoma.curation.log import Ledger, write_parts, write_rows
 from scotoma.curation.screen import DROP, KEEP, REVIEW, Check, Decision, decide
 from scotoma.detectors.card import Card
@@ -55,8 +55,7 @@ def settle(
         progress("grouping", len(action))
     group, exact = groups(prints, action, bits)
     starts = np.frombuffer(ledger.starts(), np.uint64) if len(action) else np.zeros(0, np.uint64)
-    shunned = np.zeros(len(action), bool)  # groups, by who stands for them, that have a dropped member
-    shunned[group[(action == RANK[DROP]) & (group >= 0)]] = True
+    shunned = beside(prints, group, action == RANK[DROP], bits)
     header = dataclasses.replace(
         ledger.header,
         command=str(facts["command"]),
@@ -172,7 +171,7 @@ def _write(
                 tally.counts["damaged"] += 1
                 tally.damaged.append({"path": row["path"], "reason": row["damaged"]})
                 continue
-            decision = _final(i, decide(row, asked), int(group[i]), bool(exact[i]), bool(shunned[group[i]]), path_of)
+            decision = _final(i, decide(row, asked), int(group[i]), bool(exact[i]), bool(shunned[i]), path_of)
             _count(tally, row, decision)
             told = {"item": i, "path": row["path"], "sha256": row.get("sha256")}
             yield f"{decision.action}.jsonl", told | ({"reasons": decision.reasons} if decision.reasons else {})
