@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from samples_curation import picture, png, save
 
+from scotoma.curation import shards
 from scotoma.curation.items import MAX_CAPTION, Damaged, Fields, Item, Loaded
 from scotoma.curation.screen import read
 from scotoma.curation.sources import FOREIGN, LINKS, entries
@@ -171,6 +173,26 @@ def test_a_damaged_or_compressed_and_cut_shard_is_named(tmp_path):
     assert "n.tar" in damaged(tmp_path / "n.tar")
 
 
+def test_bombs_in_a_shard(tmp_path, monkeypatch):
+    """What a sample holds of a compressed shard, by hand: 300 and 200 bytes of pictures fit into 512, 100 more do not. A header
+    that says that it has 2 MB is not read, whatever follows, nor is one behind too many others."""
+    monkeypatch.setattr(shards, "MAX_BYTES", 512)
+    members = [("a.png", b"x" * 300), ("a.webp", b"y" * 200), ("a.jpg", b"z" * 100), ("b.png", b"x" * 400)]
+    data = [v.data for v in loaded(_tar(tmp_path / "s.tar.gz", members, "w:gz")).values()]
+    assert data[:2] + data[3:] == [members[i][1] for i in (0, 1, 3)] and "together" in data[2].reason
+    assert [v.data for v in loaded(_tar(tmp_path / "s.tar", members)).values()] == [m[1] for m in members]
+    for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
+        head = tarfile.TarInfo("long")
+        head.type, head.size = kind, 2 << 20
+        path = _tar(tmp_path / "h.tar.gz", members[:1], "w:gz")
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:1024] + head.tobuf() + b"x" * (3 << 20)))
+        assert list(loaded(path)) == ["h.tar.gz/a.png"] and "2097152 bytes" in damaged(path)["h.tar.gz"]
+    head = tarfile.TarInfo("again")
+    head.type, head.size = tarfile.GNUTYPE_LONGNAME, 0
+    path.write_bytes(gzip.compress(head.tobuf() * 5000))
+    assert "h.tar.gz" in damaged(path)
+
+
 def test_links_and_names_that_come_twice_in_a_shard(tmp_path):
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as tar:
@@ -194,13 +216,14 @@ def test_parquet(tmp_path):
     rows[3]["image"] = {"bytes": None, "path": "beside.png"}
     rows[4]["image"] = {"bytes": None, "path": "../../etc/passwd"}
     rows[5] = {"image": None, "caption": None, "extra": None}
+    rows[6]["image"] = {"bytes": None, "path": "beside\0.png"}
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=7)
     found = loaded(tmp_path / "t.parquet")
     assert list(found) == [f"t.parquet#{i}" for i in range(40)]
     assert found["t.parquet#39"] == Loaded(png(picture(39)), "number 39")
     assert found["t.parquet#3"].data == (tmp_path / "beside.png").read_bytes()
     assert "outside" in found["t.parquet#4"].data.reason and "no picture" in found["t.parquet#5"].data.reason
-    assert found["t.parquet#5"].caption is None
+    assert found["t.parquet#5"].caption is None and "cannot be" in found["t.parquet#6"].data.reason
     assert loaded(tmp_path / "t.parquet", Fields("extra", "caption"))["t.parquet#0"].data == b"zz"
     with pytest.raises(UsageError, match="no column 'img'"):
         loaded(tmp_path / "t.parquet", Fields("img"))

@@ -32,13 +32,31 @@ from scotoma.detectors.contract import Unreadable
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TEXTS = (".txt", ".caption", ".json")
 LARGEST_SAMPLE = 1000  # members
+LONGEST_HEADER = 1 << 20  # bytes of a header that extends another: tarfile reads it whole
+EXTENDS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
 BLOCK = 512
 Read = Callable[[], bytes | Unreadable]
 
 
 class _Member(NamedTuple):
+    """`held` bytes of it are in memory."""
+
     name: str
     read: Read
+    held: int = 0
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in EXTENDS and found.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header in it has {found.size} bytes, more than {LONGEST_HEADER}")
+        return found
 
 
 def is_shard(name: str) -> bool:
@@ -60,8 +78,12 @@ def shard(path: str, name: str, fields: Fields, others: Counter[str]) -> Iterato
             if hash(member.name) in seen:
                 member = _Member(member.name, lambda: Unreadable("its name comes twice in the shard"))
             seen.add(hash(member.name))
+            if sum(m.held for m in sample) + member.held > MAX_BYTES:
+                member = _Member(
+                    member.name, lambda: Unreadable(f"its sample has more than {MAX_BYTES} bytes together")
+                )
             sample.append(member)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as e:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError) as e:
         yield from _sample(name, sample, fields)
         yield Damaged(name, f"the shard cannot be read to its end ({' '.join(str(e).split())})")
         return
@@ -71,7 +93,7 @@ def shard(path: str, name: str, fields: Fields, others: Counter[str]) -> Iterato
 def _members(path: str, others: Counter[str]) -> Iterator[_Member]:
     """Members that are pictures or texts. Raises for a file that is cut short or no tar file."""
     plain = path.lower().endswith(".tar")
-    with tarfile.open(path, "r:" if plain else "r|*") as tar:
+    with tarfile.open(path, "r:" if plain else "r|*", tarinfo=_Header) as tar:
         while (told := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # else tarfile holds what it has seen
             suffix = suffix_of(told.name)
@@ -81,7 +103,8 @@ def _members(path: str, others: Counter[str]) -> Iterator[_Member]:
                 others[suffix or "no suffix"] += 1
                 continue
             limit = MAX_BYTES if suffix in PICTURES else MAX_CAPTION
-            yield _Member(told.name, _reader(path, tar, told, limit, plain))
+            read = _reader(path, tar, told, limit, plain)
+            yield _Member(told.name, read, 0 if plain or told.size > limit else told.size)
         if plain:
             with open(path, "rb") as file:
                 file.seek(tar.offset)

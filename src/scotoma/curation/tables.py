@@ -139,7 +139,9 @@ def _bytes(cell: Any, folder: str) -> bytes | Unreadable:
         return data if len(data) <= MAX_BYTES else Unreadable(f"it has {len(data)} bytes, more than {MAX_BYTES}")
     if not isinstance(path, str) or not path:
         return Unreadable("the row holds no picture")
+    if "\0" in path:
+        return Unreadable("the row names a file that there cannot be")
     whole = os.path.realpath(os.path.join(folder, path))
-    if "\0" in path or not whole.startswith(os.path.realpath(folder) + os.sep):
+    if not whole.startswith(os.path.realpath(folder) + os.sep):
         return Unreadable("the row names a file outside the data set")
     return read_file(whole)
