@@ -10,7 +10,7 @@ from PIL import Image
 
 from scotoma.cli import curate, options
 from scotoma.curation.screen import Rule
-from scotoma.errors import DataError, UsageError
+from scotoma.errors import BoundsError, DataError, UsageError
 
 
 def call(*words) -> int:
@@ -45,6 +45,16 @@ def test_a_damaged_source_is_an_error_after_the_work(source, tmp_path):
     with pytest.raises(DataError, match=r"x\.tar could not be read"):
         call(str(source), "--detector", "constant,score=0.1", "--exact-only", "--out", str(tmp_path / "o"))
     assert len((tmp_path / "o/keep.jsonl").read_text().splitlines()) == 4
+
+
+def test_captions_that_the_bounds_refuse_are_an_error_after_the_work(source, tmp_path, monkeypatch):
+    from scotoma import bounds
+
+    monkeypatch.setattr(bounds, "RULES", (bounds.Rule("testing", ("purple",), ("teapot",)),))
+    (next(source.glob("*.png")).with_suffix(".txt")).write_text("a purple teapot")
+    with pytest.raises(BoundsError, match=r"^1 captions are refused.*report\.html"):
+        call(str(source), "--detector", "constant,score=0.1", "--exact-only", "--out", str(tmp_path / "o"))
+    assert len((tmp_path / "o/drop.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,22 @@ def test_once_more_looks_at_nothing_and_other_rules_need_no_look(source, tmp_pat
         curate(source, out, [by_red(), by_word()])
 
 
+def test_what_is_near_to_a_dropped_picture_is_not_kept(tmp_path, monkeypatch):
+    """The hashes of the three are 5 bits apart from one to the next, so that the first and the last are 10: the one in the middle is
+    flagged and follows the first; the last stands alone."""
+    from scotoma.detectors.image import known
+
+    def bits(pictures):
+        ones = {10: 0, 200: 5, 20: 10}
+        return [np.arange(64) < ones[int(p[0, 0, 0])] for p in pictures]
+
+    monkeypatch.setattr(known, "hashes", bits)
+    for i, red in enumerate((10, 200, 20)):
+        save(tmp_path / f"s/{i}.png", 1, red=red)
+    curate(tmp_path / "s", tmp_path / "o", [by_red()])
+    assert paths(tmp_path / "o") == {"keep": [], "drop": ["1.png"], "review": ["0.png", "2.png"]}
+
+
 def test_contamination_by_hand(tmp_path):
     """Of 10 pictures 2 are flagged, 1 is undecided, and 3 of the clear ones are the same. Decided: 9, in clusters 1, 1, 3, 1, 1,
     1, 1; worth (9)^2 / (6 * 1 + 9) = 5.4 cases. Corrected with Se 9/10 and Sp 19/20: (2/9 + 0.95 - 1) / 0.85 = 0.2026."""
@@ -172,6 +188,17 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_there_twice(tmp_path
     assert len(every) == len(set(every)) == 60 == plain["counts"]["items"]
 
 
+def test_one_run_at_a_time(source, tmp_path):
+    """A second run into the folder of one that is under way is turned away, and nothing is written twice."""
+
+    def meanwhile(what, done):
+        with pytest.raises(DataError, match="another run writes to"):
+            curate(source, tmp_path / "o", [by_red()])
+
+    assert curate(source, tmp_path / "o", [by_red()], progress=meanwhile)["counts"]["items"] == 12
+    assert curate(source, tmp_path / "o", [by_red()])["counts"]["items"] == 12
+
+
 def test_a_source_that_changed_is_not_gone_on_with(source, tmp_path):
     curate(source, tmp_path / "o", [by_red()])
     (source / "00.png").rename(source / "000.png")
@@ -199,7 +226,7 @@ def test_bounds_no_copy_no_caption_and_no_detector(source, tmp_path, monkeypatch
     from scotoma import bounds
 
     monkeypatch.setattr(bounds, "RULES", (bounds.Rule("testing", ("purple",), ("teapot",)),))
-    (source / "01.txt").write_text("a purple teapot")
+    (source / "01.txt").write_text("a purple &#116;eap%6Ft")
     summary = curate(source, tmp_path / "o", [by_red()])
     rows = {r["path"]: (a, r) for a, rs in manifests(tmp_path / "o").items() for r in rs}
     assert rows["01.png"][0] == "drop" and rows["01.png"][1]["reasons"] == [{"why": "bounds"}]
@@ -207,7 +234,7 @@ def test_bounds_no_copy_no_caption_and_no_detector(source, tmp_path, monkeypatch
     assert summary["counts"]["bounds"] == 1 and summary["listed"]["bounds"] == ["01.png"]
     page = (tmp_path / "o/report.html").read_text()
     assert "inhope.org" in page and "CyberTipline" in page and "<img" not in page
-    assert not any("teapot" in p.read_text() for p in (tmp_path / "o").iterdir())
+    assert not any("purple" in p.read_text() for p in (tmp_path / "o").iterdir())
 
 
 def test_damaged_parts_are_told_and_the_rest_is_curated(source, tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from guards import CONSTANT, PROMPTS, detector, make_guard, policy_of
 
+from scotoma.detectors.text.readings import readings
 from scotoma.errors import PolicyError
 from scotoma.guard.decide import Guard, load_guard
-from scotoma.guard.readings import readings
 from scotoma.records import Exchange, Turn
 
 WORDS = """

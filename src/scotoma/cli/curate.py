@@ -8,7 +8,9 @@
 SRC is a folder of pictures (captions in KEY.txt or KEY.json beside them, or in metadata.csv or metadata.jsonl), WebDataset tar
 files, parquet files, a data set that `datasets` saved to disk, or a folder of any of them. It is only read, and nothing of it is
 copied. keep.jsonl, drop.jsonl and review.jsonl name items by path; report.html sums up and shows no picture. What is unreadable or
-undecided goes to review, never to keep. Run again after a kill it goes on; run again with other rules it does not look again.
+undecided goes to review, never to keep. Run again after a kill it goes on; run again with other --drop, --review
+and --combine it does not look again. A policy whose thresholds or categories changed makes other detectors: give another --out. Where
+captions are refused by the bounds the exit code is 4, once everything is written.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from scotoma.curation.items import Fields
     from scotoma.curation.run import curate
-    from scotoma.errors import DataError, UsageError
+    from scotoma.errors import BoundsError, DataError, UsageError
 
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"--workers must be 1 or more, got {args.workers}")
@@ -113,6 +115,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(summary)
         print(args.out / "report.html")
+    if refused := summary["counts"]["bounds"]:
+        raise BoundsError(
+            f"{refused:,} captions are refused by the bounds, and no detector looked at what they belong to: read "
+            f"{args.out / 'report.html'} before you do anything else with this data set"
+        )
     if damaged := summary["damaged"]:
         first = damaged[0]
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
@@ -137,8 +144,6 @@ def _print(summary: Mapping[str, Any]) -> None:
                 word = "flagged" if what == "flagged" else "corrected"
                 ends = f"{100 * f['low']:.2f} to {100 * f['high']:.2f} %"
                 print(f"{row['category']}, {row['detector']}: {100 * f['value']:.2f} % {word} ({ends}), n {f['n']:,}")
-    if counts["bounds"]:
-        print(f"{counts['bounds']:,} captions are refused by the bounds: read the report before you do anything else")
 
 
 def _asked(args: argparse.Namespace) -> tuple[Sequence[Detector], Rules]:

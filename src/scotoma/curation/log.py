@@ -1,4 +1,4 @@
-"""A record file that grows and is not held in memory: `records.RecordLog` for as many rows as there are items.
+"""A record file that grows and is not held in memory: `records.RecordLog` for as many rows as there are items; one run at a time.
 
 Same format, same promises: what is in it is there to stay, and a kill at any moment loses what was not yet appended.
 """
@@ -6,16 +6,17 @@ Same format, same promises: what is in it is there to stay, and a kill at any mo
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from scotoma.errors import DataError
-from scotoma.records import RunHeader, write_jsonl
+from scotoma.records import RunHeader
 
 CHUNK = 1 << 16
 
@@ -24,11 +25,28 @@ class Ledger:
     """Rows behind a header. `rows` reads them from disk, `starts` says where each begins (8 bytes a row)."""
 
     def __init__(self, path: Path, header: RunHeader):
-        """Raises DataError for a file that is damaged, or of other work: other `resolved` settings or `hashes`."""
+        """Raises DataError for a file that is damaged, of other work (other `resolved` settings or `hashes`), or another run's."""
         self.path, self.header = path, header
-        if not path.exists():
-            write_jsonl(path, header, [])
+        self._lock = path.open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._begin(path, header)
+        except BaseException as e:
+            self._lock.close()
+            if isinstance(e, BlockingIOError):
+                raise DataError(f"another run writes to {path}; wait for it, or give this one another folder") from e
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _begin(self, path: Path, header: RunHeader) -> None:
         _cut(path)
+        if not path.stat().st_size:
+            self.append([{"header": dataclasses.asdict(header)}])
         with path.open("rb") as file:
             first = file.readline()
         old = _row(path, 1, first).get("header")

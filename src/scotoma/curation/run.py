@@ -7,7 +7,8 @@
       variants.jsonl, features.f16    where variants were asked for
       summary.json, report.html
 
-Nothing of the source is copied or changed. Other rules need no other look: run again with them.
+Nothing of the source is copied or changed. Other rules need no other look: run again with them. Other
+detectors do, and those of a policy with other thresholds or categories are others: give them another OUT.
 """
 
 from __future__ import annotations
@@ -92,32 +93,32 @@ def curate(
     out.mkdir(parents=True, exist_ok=True)
     records = out / "items.jsonl"
     hashed = near is not None or _hashed_before(records)  # hashes that are there do no harm
-    ledger = Ledger(records, _header(source, detectors, hashed, variants, fields, command, given))
-    done = _pass_by(stream, ledger, source)
-    shelf = _Shelf(out / "features.f16", variants, done) if variants else None
-    for batch in _batches(stream, hashed, workers or min(8, os.cpu_count() or 1), at_once):
-        rows = screen.look(batch, detectors)
-        if shelf:
-            shelf.add(batch)
-        ledger.append(rows)
-        done += len(rows)
-        if progress:
-            progress("looked", done)
-    return settle(
-        out,
-        ledger,
-        asked,
-        cards,
-        bits=near,
-        cosine=variants.cosine if variants else None,
-        others=others,
-        facts={
-            "rules": dataclasses.asdict(rules or screen.every(cards)),
-            "given": dict(given or {}),
-            "command": command,
-        },
-        progress=progress,
-    )
+    with Ledger(records, _header(source, detectors, hashed, variants, fields, command, given)) as ledger:
+        done = _pass_by(stream, ledger, source)
+        shelf = _Shelf(out / "features.f16", variants, done) if variants else None
+        for batch in _batches(stream, hashed, workers or min(8, os.cpu_count() or 1), at_once):
+            rows = screen.look(batch, detectors)
+            if shelf:
+                shelf.add(batch)
+            ledger.append(rows)
+            done += len(rows)
+            if progress:
+                progress("looked", done)
+        return settle(
+            out,
+            ledger,
+            asked,
+            cards,
+            bits=near,
+            cosine=variants.cosine if variants else None,
+            others=others,
+            facts={
+                "rules": dataclasses.asdict(rules or screen.every(cards)),
+                "given": dict(given or {}),
+                "command": command,
+            },
+            progress=progress,
+        )
 
 
 def _check_apart(source: Path, out: Path) -> None:

@@ -1,6 +1,7 @@
 """The stages: read -> look -> decide. Pure functions over items and batches; a decision is a function of one row of records.
 
-A row says what was seen, and no caption: path, sha256 and hash of the pixels, scores. So other rules need no other look.
+A row says what was seen, and no caption: path, sha256 and hash of the pixels, scores. So other rules need no other look, but where they
+make other detectors: a policy's read the detectors' categories at its thresholds (guard/elsewhere.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scotoma.curation.items import Caption, Damaged, Entry
 from scotoma.detectors.card import Card
 from scotoma.detectors.contract import Detector, Unreadable
 from scotoma.detectors.image.reading import read as read_picture
+from scotoma.detectors.text.readings import readings
 from scotoma.errors import BoundsError, UsageError, unknown_name
 
 FLAT = 4  # of 256: pixels of a picture of one colour differ by no more, as a JPEG has them
@@ -46,8 +48,8 @@ class Seen:
 
 
 def read(entry: Entry, near: bool = True) -> Seen:
-    """Load, decode and hash; `near` for the perceptual hash too, which needs ImageHash. Where the caption is refused by the
-    bounds, no detector is to look: picture and caption are let go. Does not raise for what is in the data."""
+    """Load, decode and hash; `near` for the perceptual hash too, which needs ImageHash. Where the caption, in any reading, is
+    refused by the bounds, no detector is to look: picture and caption are let go. Does not raise for what is in the data."""
     if isinstance(entry, Damaged):
         return Seen({"path": entry.path, "damaged": entry.reason})
     loaded = entry.load()
@@ -68,7 +70,8 @@ def read(entry: Entry, near: bool = True) -> Seen:
         row["caption"] = caption.reason
     elif caption is not None:
         try:
-            check_text(caption, what="a caption")
+            for reading in readings(caption):
+                check_text(reading, what="a caption")
         except BoundsError:
             return Seen({**row, "bounds": True})
     return Seen(row, picture, caption)

@@ -22,6 +22,7 @@ import numpy as np
 
 from scotoma import bounds
 from scotoma.detectors.contract import Unreadable
+from scotoma.detectors.text.readings import readings
 from scotoma.errors import BoundsError, LogError, PolicyError, UsageError
 from scotoma.guard.combine import Group, conclude
 from scotoma.guard.decision import (
@@ -40,7 +41,6 @@ from scotoma.guard.drawing import Asked, Draw, draw_each, no_picture, outcome, s
 from scotoma.guard.eyes import Eye, load_eye, strictest
 from scotoma.guard.log import AuditLog, open_log
 from scotoma.guard.policy import identity
-from scotoma.guard.readings import readings
 from scotoma.guard.rewriting import rewritten
 from scotoma.guard.verify import Admitted, admit
 from scotoma.records import Exchange, sha256_text

@@ -15,9 +15,9 @@ import numpy as np
 from scotoma.curation.screen import Rule, Rules
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
+from scotoma.detectors.text.readings import readings
 from scotoma.guard.decide import Guard
 from scotoma.guard.eyes import Eye
-from scotoma.guard.readings import readings
 from scotoma.records import Exchange, Turn
 
 if TYPE_CHECKING:
