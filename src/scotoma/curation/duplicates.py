@@ -66,7 +66,7 @@ def beside(prints: Prints, of: np.ndarray, marked: np.ndarray, bits: int | None 
     if bits is not None:
         there = np.flatnonzero(marked & prints.hashed)
         near = _Near(prints.hash[there], bits)
-        for i in np.flatnonzero((of == np.arange(len(of))) & prints.hashed & ~found):
+        for i in np.flatnonzero((of == np.arange(len(of))) & prints.hashed & ~found).tolist():
             found[i] = _alike(prints.colour, i, there[near(prints.hash[i])]).any()
     return found
 
