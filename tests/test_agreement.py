@@ -67,6 +67,31 @@ def test_perfect_agreement_is_not_certainty():
     assert krippendorff_alpha([(v, v) for v in labels])[2:] == pytest.approx((0.5081, 1.0), abs=1e-4)
 
 
+def test_items_of_a_cluster_are_one_case():
+    """Every item five times over is no more than once: the same interval, which without clusters is about sqrt(5) narrower."""
+    rng = random.Random(1)
+    first = [rng.choice("yn") for _ in range(60)]
+    second = [v if rng.random() < 0.8 else rng.choice("yn") for v in first]
+    clusters = [i for i in range(60) for _ in range(5)]
+    many = [[labels[i] for i in clusters] for labels in (first, second)]
+    rows = list(zip(*many, strict=True))
+    for once, apart, together in (
+        (cohen_kappa(first, second), cohen_kappa(*many), cohen_kappa(*many, clusters=clusters)),
+        (
+            krippendorff_alpha(list(zip(first, second, strict=True))),
+            krippendorff_alpha(rows),
+            krippendorff_alpha(rows, clusters=clusters),
+        ),
+    ):
+        assert together[2:] == pytest.approx(once[2:], abs=0.02) and together.n == 300
+        assert 1.8 < (together.high - together.low) / (apart.high - apart.low) < 2.8
+    labels = [v for v in "yyyyynnnnn" for _ in range(3)]
+    clusters = [i for i in range(10) for _ in range(3)]
+    assert cohen_kappa(labels, labels, clusters=clusters)[2:] == pytest.approx((0.4822, 1.0), abs=1e-4)
+    with pytest.raises(ValueError, match="every item needs its cluster, got 29 for 30 items"):
+        cohen_kappa(labels, labels, clusters=clusters[1:])
+
+
 def test_without_variation_it_is_undefined():
     for found in (cohen_kappa(["y"] * 8, ["y"] * 8), krippendorff_alpha([("y", "y")] * 8)):
         assert math.isnan(found.value) and found[2:] == (-1.0, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from label_cases import GUIDELINE, NO, YES, item, votes
 
@@ -76,9 +78,23 @@ def test_a_stage_sees_answers_up_to_it_and_rereading_takes_the_place_of_the_firs
 
 
 def test_kappa_of_one_label_is_undecided_and_said_so():
-    found = kappa([NO] * 5, [NO] * 5, GUIDELINE)
+    found = kappa([NO] * 5, [NO] * 5, "abcde", GUIDELINE)
     assert (found.value, found.note) == (None, "both gave one label to all 5 items")
-    assert kappa([NO] * 5, [NO, NO, NO, YES, YES], GUIDELINE).value == 0  # no better than chance
+    assert kappa([NO] * 5, [NO, NO, NO, YES, YES], "abcde", GUIDELINE).value == 0  # no better than chance
+
+
+def test_items_of_a_dialogue_are_one_case():
+    """The ten items in two dialogues: every figure keeps its value and has a wider interval."""
+    two = [dataclasses.replace(i, dialogue=f"d{int(i.id) % 2}") for i in ITEMS]
+    apart, together = (agreement(items, VOTES, LABELS, GUIDELINE, "vote") for items in (ITEMS, two))
+    for a, b in (
+        (apart.kappa("a", "label"), together.kappa("a", "label")),
+        (apart.alpha["all"], together.alpha["all"]),
+        (apart.prevalence[-1].positive, together.prevalence[-1].positive),
+    ):
+        assert a.value == b.value and a.n == b.n and b.interval.endswith("over dialogues 95%")
+        assert (a.low, a.high) != (b.low, b.high)
+    assert together.prevalence[-1].positive.high > apart.prevalence[-1].positive.high
 
 
 def test_items_without_a_label_are_in_no_pair():
@@ -89,4 +105,4 @@ def test_items_without_a_label_are_in_no_pair():
 def test_the_record_says_how_it_may_be_read():
     row = agreement(ITEMS, VOTES, LABELS, GUIDELINE, "criticise").row()
     assert row["stage"] == "criticise" and "agreement must rise" in row["note"]
-    assert row["pairs"][0]["kappa"]["interval"] == "bootstrap over items 95%"
+    assert row["pairs"][0]["kappa"]["interval"] == "bootstrap over dialogues 95%"

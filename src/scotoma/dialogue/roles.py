@@ -94,11 +94,12 @@ def _tried(
         why = f"not judged: {len(own)} items outside test have a given label, it takes {LEAST_TRIED}"
         return Standing(annotator, "voter", Figure(None, 0, note=why), why)
     votes = ask(annotator, "vote", own, guideline, None)
-    both = [(v.answer.label, item.given) for v, item in zip(votes, own, strict=True) if v.answer.label]
+    both = [(v.answer.label, item.given, item.dialogue) for v, item in zip(votes, own, strict=True) if v.answer.label]
     if len(both) < LEAST_TRIED:
         why = f"a label for only {len(both)} of {len(own)} trial items"
         return Standing(annotator, "left", Figure(None, 0, undecided=len(own), note=why), why)
-    figure = kappa([a for a, _ in both], [g for _, g in both], guideline)
+    said, given, dialogues = ([row[i] for row in both] for i in range(3))
+    figure = kappa(said, given, dialogues, guideline)
     if figure.value is None:
         return Standing(annotator, "left", figure, figure.note)
     if figure.value < least:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from scotoma.dialogue.agreement import agreement, kappa
+from scotoma.dialogue.agreement import agreement, kappa, rate
 from scotoma.dialogue.asking import ballots
 from scotoma.dialogue.calibrate import other_side
 from scotoma.dialogue.flow import History, costs, flow, patterns, refusals
 from scotoma.dialogue.guideline import Guideline
 from scotoma.dialogue.schema import STAGES, Item, Label, Stage, Vote
 from scotoma.records import Figure, RunHeader
-from scotoma.statistics import paired_difference, proportion
+from scotoma.statistics.clustered import clustered_difference
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -147,18 +147,20 @@ def _gold(
         known = [i for i in items if i.given in guideline.labels and splits[i.id] == split]
         for stage in _reached({i.id: history[i.id] for i in known}):
             got = [
-                (label.label, item.given) for item, label in zip(known, snapshot(known, history, stage), strict=True)
+                (label.label, item.given, item.dialogue)
+                for item, label in zip(known, snapshot(known, history, stage), strict=True)
             ]
-            rows.append({"split": split, "stage": stage, **_right(got, guideline)})
+            right, agreed = _alike([row for row in got if row[0]], sum(not row[0] for row in got), guideline)
+            told = {"accuracy": dataclasses.asdict(right), "kappa": dataclasses.asdict(agreed)}
+            rows.append({"split": split, "stage": stage, **told})
     return rows
 
 
-def _right(got: Sequence[tuple[str, str]], guideline: Guideline) -> dict[str, Any]:
-    both = [(a, b) for a, b in got if a]
-    found = proportion(sum(a == b for a, b in both), len(both))
-    right = Figure(found.value, found.n, found.low, found.high, len(got) - len(both))
-    agreed = kappa([a for a, _ in both], [b for _, b in both], guideline) if both else Figure(None, 0, note="no label")
-    return {"accuracy": dataclasses.asdict(right), "kappa": dataclasses.asdict(agreed)}
+def _alike(both: Sequence[tuple[str, str, str]], undecided: int, guideline: Guideline) -> tuple[Figure, Figure]:
+    """Share of equal labels and kappa, of rows (label, label, dialogue)."""
+    first, second, dialogues = ([row[i] for row in both] for i in range(3))
+    share = rate([a == b for a, b in zip(first, second, strict=True)], dialogues, undecided)
+    return share, kappa(first, second, dialogues, guideline) if both else Figure(None, 0, note="no label")
 
 
 def _gain(
@@ -174,11 +176,12 @@ def _gain(
                 before = _uncalibrated(history[item.id]).label
                 after = history[item.id][-1].label
                 if before and after:
-                    pairs.append((before == item.given, after == item.given))
+                    pairs.append((before == item.given, after == item.given, item.dialogue))
         if pairs:
-            found = paired_difference([after for _, after in pairs], [before for before, _ in pairs])
-            share = Figure(found.value, found.n, found.low, found.high, interval="paired, Tango 95%")
-            told = {"before": sum(b for b, _ in pairs), "after": sum(a for _, a in pairs)}
+            right, now = [row[0] for row in pairs], [row[1] for row in pairs]
+            found = clustered_difference(now, right, [row[2] for row in pairs])
+            share = Figure(found.value, found.n, found.low, found.high, interval="paired over dialogues, Tango 95%")
+            told = {"before": sum(right), "after": sum(now)}
             rows.append({"split": split, **told, "gain": dataclasses.asdict(share)})
     return rows
 
@@ -191,11 +194,10 @@ def _human(
     judged = {v.item: v.answer.label for v in votes if v.stage == "human"}
     final = {label.item: label for label in labels}
     seen = [i for i in audit if i in judged and final[i].label and final[i].stage != "human"]
-    both = [(final[i].label, judged[i]) for i in seen]
-    found = proportion(sum(a == b for a, b in both), len(both))
+    dialogue = {item.id: item.dialogue for item in items}
+    both = [(final[i].label, judged[i], dialogue[i]) for i in seen]
     nothing = Figure(None, 0, undecided=len(audit), note="no item of the audit sample was judged by a person")
-    same = Figure(found.value, found.n, found.low, found.high, len(audit) - len(both)) if both else nothing
-    agreed = kappa([a for a, _ in both], [b for _, b in both], guideline) if both else nothing
+    same, agreed = _alike(both, len(audit) - len(both), guideline) if both else (nothing, nothing)
     return {
         "waiting": sum(not label.label for label in labels),
         "judged": sum(label.stage == "human" for label in labels),

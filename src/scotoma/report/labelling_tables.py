@@ -178,7 +178,7 @@ def _agreement(summary: Mapping[str, Any]) -> Section:
         Table(f"Share of {positive}, by who labelled", ["Labeller", *columns], shares, folded=True),
     ]
     lead = (
-        "1 is full agreement and 0 what chance gives, with bootstrap intervals over items. “label” is the label that "
+        "1 is full agreement and 0 what chance gives, with bootstrap intervals over dialogues. “label” is the label that "
         "annotators are compared with: that of the vote, at calibration the one before it, after self-criticism that of the other side. “gold” "
         "came with the data. A stage lists pairs that it changed. Self-criticism revisits only items that differ, "
         "so that agreement after it must rise; quote that of independent answers."

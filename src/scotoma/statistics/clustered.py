@@ -44,7 +44,7 @@ def clustered_rate(
         raise ValueError(f"one cluster label a case: {len(clusters)} labels, {len(y)} cases")
     if not len(y):
         return Interval(math.nan, 0, 0.0, 1.0)
-    group = _numbered(clusters)
+    group = numbered(clusters)
     sizes, sums = np.bincount(group), np.bincount(group, weights=y)
     n, rate, cases = len(y), float(y.mean()), worth(sizes)
     if method == "korn-graubard" and 0 < rate < 1 and len(sizes) > 1:
@@ -85,7 +85,7 @@ def clustered_difference(
         )
     if not n:
         return Interval(math.nan, 0, -1.0, 1.0)
-    share = worth(np.bincount(_numbered(clusters))) / n
+    share = worth(np.bincount(numbered(clusters))) / n
     b, c = int((first & ~second).sum()), int((~first & second).sum())
     found = tango(share * b, share * c, share * n, level)
     return Interval((b - c) / n, n, found.low, found.high)
@@ -95,7 +95,7 @@ def cluster_sign_test(before: np.ndarray, after: np.ndarray, clusters: Sequence[
     """Two-sided exact p of "a cluster loses hits as often as it gains some", over clusters in which the two differ; McNemar's
     exact test where a cluster is one pair."""
     change = np.asarray(before, dtype=int) - np.asarray(after, dtype=int)
-    net = np.bincount(_numbered(clusters), weights=change) if len(change) else np.zeros(0)
+    net = np.bincount(numbered(clusters), weights=change) if len(change) else np.zeros(0)
     return mcnemar_exact(int((net > 0).sum()), int((net < 0).sum()))
 
 
@@ -104,7 +104,7 @@ def worth(sizes: np.ndarray) -> float:
     return float(sizes.sum()) ** 2 / float(np.square(sizes.astype(np.float64)).sum())
 
 
-def _numbered(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+def numbered(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
     """0, 1, ... for each cluster; numbers that labels are already are only closed up, which is many times faster."""
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
         return np.unique(labels, return_inverse=True)[1]
