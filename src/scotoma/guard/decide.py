@@ -118,7 +118,8 @@ class Guard:
         self, texts: Sequence[str], *, until: float | None = None, request: Request = ""
     ) -> list[Decision]:
         """`until` (of time.monotonic): detectors are not asked after it, and what they were not asked about is refused as the
-        policy says of failures. `request` goes into the log: one for all, or one for each."""
+        policy says of failures; what the bounds have not read by then is refused whatever it says. `request` goes into the log:
+        one for all, or one for each."""
         found = self.decide_prompts(texts, until)
         return self._logged(
             found, [{"text": t, "request": r} for t, r in zip(texts, each(request, texts), strict=True)]
