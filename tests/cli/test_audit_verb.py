@@ -76,6 +76,26 @@ def test_pictures_that_are_there_already(files, made, tmp_path, capsys):
     assert [c["flagged"]["n"] for c in summary["cells"] if c["set"] == "there"] == [3]
 
 
+def test_rates_are_corrected_with_the_card_of_a_calibration(files, tmp_path, capsys):
+    words = tmp_path / "words.json"
+    words.write_text('{"animals": ["bird"]}')
+    rows = "".join(f"{'a bird' if i % 3 == 0 else 'a cat'} {i},{int(i % 3 == 0)}\n" for i in range(60))
+    (tmp_path / "labels.csv").write_text("text,animals\n" + rows)
+    card, option = tmp_path / "birds.json", ["--option", f"words={words}"]
+    data = ["--data", str(tmp_path), "--out", str(card)]
+    assert main(["detectors", "calibrate", "word-list", *option, *data]) == 0
+    chosen = f"word-list,words={words},card={card}"
+    assert call(files, tmp_path / "run", "--detector", chosen) == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert all("prevalence" in c for c in summary["cells"])
+    (cell,) = [c for c in summary["cells"] if c["set"] == "asked"]
+    assert cell["prevalence"]["value"] == cell["flagged"]["value"] == 0.5  # right of 60, and wide
+    assert cell["prevalence"]["high"] > cell["flagged"]["high"]
+    words.write_text('{"animals": ["bird", "cat"]}')
+    assert call(files, tmp_path / "other", "--detector", chosen) == 9
+    assert "calibrate it again" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
 def test_a_limit_that_is_passed_is_exit_code_10_and_the_report_is_there_all_the_same(files, tmp_path, capsys):
     assert call(files, tmp_path / "run", *DETECTOR, "--fail-above", "anything=50%") == 10
     assert "mine may draw anything in up to 100.0 % of pictures" in capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from scotoma.detectors.image import known, mhsc, q16
 from scotoma.detectors.image.clip import load_clip
 from scotoma.detectors.image.mhsc import MHSCConfig
 from scotoma.detectors.image.nsfwjs import NETWORKS
+from scotoma.detectors.image.nudenet import nudenet
+from scotoma.detectors.image.zero_shot import zero_shot
 from scotoma.detectors.registry import DETECTORS, load_detector
 from scotoma.detectors.verify import neutral_pictures, verify
 from scotoma.errors import UsageError
@@ -100,3 +104,43 @@ def test_names_and_options_that_are_not_known():
         load_detector("wordlist")
     with pytest.raises(UsageError, match="unknown option of word-list 'word'"):
         load_detector("word-list", word="x")
+
+
+def test_whatever_its_verdicts_hang_on_is_in_its_identity(options, tmp_path):
+    """Otherwise an audit goes on from verdicts of another detector, under the card of this one."""
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps({"food": ["tea"], "animals": ["dog"]}))
+    clip = tmp_path / "clip"
+    shutil.copytree(options["q16"]["clip"], clip)
+    weights = load_file(clip / "model.safetensors")
+    save_file({k: v + 0.01 if "visual_projection" in k else v for k, v in weights.items()}, clip / "model.safetensors")
+    changed = {
+        "zero-shot": {"descriptions": str(words)},
+        "similarity": {"descriptions": str(words)},
+        "word-list": {"words": str(words)},
+        "classifier": {"strongest": "yes"},
+        "q16": {"clip": str(clip)},
+    }
+    for name, more in changed.items():
+        one, other = (load_detector(name, **{**options[name], **m}).card for m in ({}, more))
+        assert one.identity != other.identity, name
+        assert [(c.name, c.threshold) for c in one.categories] == [(c.name, c.threshold) for c in other.categories]
+
+
+def test_what_has_no_option_is_in_the_identity_too(options):
+    clip = load_clip(options["zero-shot"]["clip"])
+    ordinary = [zero_shot(clip, {"food": ["cat"]}, rest).card.identity for rest in (["dog"], ["red"])]
+    heads = mhsc.load(Path(options["mhsc"]["weights"]))
+    bare = dataclasses.replace(heads, features="")  # as published ones are, which do not say whose features they know
+    of_clip = [mhsc.mhsc(bare, clip.image_features, clip=sha256 * 32).card.identity for sha256 in ("ab", "cd")]
+    bank = known.Bank.load(Path(options["known"]["bank"]))
+    bank = dataclasses.replace(bank, encoder="")
+    limits = known.Bands(0.9, 0.5)
+    of_bank = [
+        known.known(bank, clip.image_features, limits, encoder=encoder, bits=bits).card.identity
+        for encoder, bits in (("a", 8), ("b", 8), ("a", 9))
+    ]
+    assert all(len({*told}) == len(told) for told in (ordinary, of_clip, of_bank))
+    python = options["nudenet"]["python"]
+    faces, every = (nudenet(python, labels=some).card for some in (["FACE_FEMALE_EXPOSED"], None))
+    assert faces.identity != every.identity

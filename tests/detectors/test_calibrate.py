@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -59,6 +60,9 @@ def test_a_detector_takes_its_card_and_no_other():
     other = Card("widths", "text", "", "", "", CARD.categories, "")
     with pytest.raises(DataError, match="the card is of widths"):
         with_card(LENGTHS, other)
+    words = (Category("long", "more than a line"), Category("short", "short"))
+    with pytest.raises(DataError, match="its words are others"):
+        with_card(LENGTHS, dataclasses.replace(card, categories=words))
 
 
 def test_bins_by_hand():

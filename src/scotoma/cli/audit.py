@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME[,OPTION=VALUE]",
         help="what looks at the pictures, or a text detector that looks at the prompts; repeatable, mitigations are measured "
-        "by the first (scotoma detectors lists them; default for zoo:emoji: zoo-standins and zoo-members)",
+        "by the first (scotoma detectors lists them, card=FILE is one of scotoma detectors calibrate; default for zoo:emoji: "
+        "zoo-standins and zoo-members)",
     )
     parser.add_argument("--seeds", type=int, default=3, help="pictures of each prompt (default 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="other pictures of the same prompts (default 0)")

@@ -6,7 +6,7 @@
 
 verify loads a detector, looks at neutral pictures or texts of ours twice, together and alone, and prints its card. calibrate
 chooses a threshold on one half of labelled items and measures sensitivity and specificity on the other; it writes a card and,
-beside it, a reliability plot. labels.csv has a column file or text, a column for each category (1, 0, or nothing) and, if
+beside it, a reliability plot. --detector NAME,...,card=FILE of audit, curate and moderate goes by that card. labels.csv has a column file or text, a column for each category (1, 0, or nothing) and, if
 pictures share prompts, a column group.
 """
 

@@ -20,8 +20,15 @@ def named(text: str, form: str) -> tuple[str, dict[str, str]]:
 
 
 def detector(text: str) -> Detector:
-    """The detector of one --detector. Raises UsageError, and what the detector raises."""
+    """The detector of one --detector, with the thresholds and rates of `card=PATH` (scotoma detectors calibrate) where one is
+    named. Raises UsageError, and what detector and card raise."""
+    from pathlib import Path
+
+    from scotoma.detectors.calibrate import with_card
+    from scotoma.detectors.card import Card
     from scotoma.detectors.registry import load_detector
 
     name, options = named(text, "--detector takes NAME,OPTION=VALUE,...")
-    return load_detector(name, **options)
+    card = options.pop("card", None)
+    loaded = load_detector(name, **options)
+    return loaded if card is None else with_card(loaded, Card.load(Path(card)))

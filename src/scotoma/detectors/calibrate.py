@@ -114,10 +114,10 @@ def bins(scores: np.ndarray, truth: np.ndarray) -> tuple[Bin, ...]:
 def with_card(detector: Detector, card: Card) -> Detector:
     """The detector with the thresholds and rates of a card that was made of it. Raises DataError for the card of another."""
     own = detector.card
-    if (card.name, card.sha256) != (own.name, own.sha256) or [c.name for c in card.categories] != [
-        c.name for c in own.categories
-    ]:
+    if card.made_of != own.made_of:
         raise DataError(
-            f"the card is of {card.name} {card.sha256[:12]} and the detector is {own.name} {own.sha256[:12]}; calibrate it again"
+            f"the card is of {card.name} {card.sha256[:12]}, {card.source}, which looks for "
+            f"{', '.join(c.name for c in card.categories)}; the detector {own.name} {own.sha256[:12]}, {own.source}, is not "
+            "the one that it was made of, or its words are others; calibrate it again"
         )
     return dataclasses.replace(detector, card=card)

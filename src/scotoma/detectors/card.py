@@ -37,8 +37,8 @@ class Category:
 
 @dataclass(frozen=True)
 class Card:
-    """`sha256` is that of its weights or word list, empty for one that has none. `failures` says what it is known to get
-    wrong, in a sentence or two."""
+    """`sha256` is that of its weights or word list (`sha256_of` where there are several), empty for one that has none.
+    `failures` says what it is known to get wrong, in a sentence or two."""
 
     name: str
     kind: Literal["image", "text"]
@@ -62,9 +62,13 @@ class Card:
 
     @property
     def identity(self) -> str:
-        """sha256 of what its verdicts are a function of: weights, categories and thresholds."""
-        told = [self.name, self.sha256, self.source, [(c.name, c.threshold) for c in self.categories]]
-        return sha256_text(json.dumps(told))
+        """sha256 of what its verdicts are a function of: weights, categories in their words, and thresholds."""
+        return sha256_text(json.dumps([*self.made_of, [c.threshold for c in self.categories]]))
+
+    @property
+    def made_of(self) -> tuple[Any, ...]:
+        """The same without thresholds."""
+        return self.name, self.sha256, self.source, [(c.name, c.what) for c in self.categories]
 
     def save(self, path: Path) -> None:
         write_text(path, json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n")
@@ -79,6 +83,11 @@ class Card:
             return cls(**{**told, "categories": tuple(_category(c) for c in told["categories"])})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
             raise DataError(f"{path} is no detector card ({type(e).__name__}: {e}); write it again") from e
+
+
+def sha256_of(*parts: str) -> str:
+    """Of several things that verdicts are a function of together: weights and the encoder behind them, say."""
+    return sha256_text(json.dumps(parts))
 
 
 def _category(told: Mapping[str, Any]) -> Category:

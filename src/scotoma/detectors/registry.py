@@ -156,7 +156,8 @@ def _q16(weights: str, clip: str) -> Detector:
     from scotoma.detectors.image import q16
     from scotoma.detectors.image.clip import load_clip
 
-    return q16.q16(q16.load(Path(weights)), load_clip(clip).image_features)
+    encoder = load_clip(clip)
+    return q16.q16(q16.load(Path(weights)), encoder.image_features, encoder=encoder.sha256)
 
 
 def _safety_checker(folder: str) -> Detector:

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from scotoma.detectors.card import Card, Category
+from scotoma.detectors.card import Card, Category, sha256_of
 from scotoma.detectors.contract import Detector, Features
 from scotoma.errors import DataError, MissingExtraError, UsageError
 from scotoma.weights.hashing import hash_tensors
@@ -130,9 +130,8 @@ def known(
         Category(VARIANT, f"like one of {len(of.names)} known pictures", limits.variant),
     )
     tensors = {"hashes": torch.from_numpy(of.hashes), "features": torch.from_numpy(of.features)}
-    return Detector(
-        Card("known", "image", "a bank of the user's", licence, hash_tensors(tensors), categories, FAILURES), score
-    )
+    sha256 = sha256_of(hash_tensors(tensors), encoder or of.encoder, str(bits))
+    return Detector(Card("known", "image", "a bank of the user's", licence, sha256, categories, FAILURES), score)
 
 
 def hashes(pictures: Sequence[np.ndarray]) -> np.ndarray:

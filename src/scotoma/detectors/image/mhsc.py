@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scotoma.detectors.card import Card, Category
+from scotoma.detectors.card import Card, Category, sha256_of
 from scotoma.detectors.contract import Detector, Features
 from scotoma.detectors.image.rated import Split, split
 from scotoma.detectors.thresholds import best_f1, right_at
@@ -297,5 +297,8 @@ def mhsc(
         Category(c, f"shows {c} content", threshold, *rates, measured_on if rates[0] else "")
         for c, threshold, rates in zip(fitted.heads.names, moved, measured, strict=True)
     )
-    card = Card(name, "image", source, licence, hash_tensors(fitted.heads.state_dict()), categories, FAILURES)
+    sha256 = hash_tensors(fitted.heads.state_dict())
+    if clip and not fitted.features:  # heads that do not say themselves whose features they know
+        sha256 = sha256_of(sha256, clip)
+    card = Card(name, "image", source, licence, sha256, categories, FAILURES)
     return Detector(card, lambda pictures: fitted.scores(features(pictures), shares))

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from scotoma.detectors.card import Card, Category
+from scotoma.detectors.card import Card, Category, sha256_of
 from scotoma.detectors.contract import Detector, Features
 from scotoma.detectors.image.rated import split
 from scotoma.detectors.thresholds import best_f1, right_at
@@ -129,8 +129,15 @@ def load(path: Path) -> Vectors:
     return Vectors(rows, threshold, **counted)
 
 
-def q16(vectors: Vectors, features: Features, *, source: str = "the user's", licence: str = "the user's") -> Detector:
-    """The detector of one category, "inappropriate"."""
+def q16(
+    vectors: Vectors,
+    features: Features,
+    *,
+    encoder: str = "",
+    source: str = "the user's",
+    licence: str = "the user's",
+) -> Detector:
+    """The detector of one category, "inappropriate". `encoder` is the sha256 of what the features come from."""
     measured_on = "pictures of prompts that it was not tuned on" if vectors.sensitivity else ""
     category = Category(
         "inappropriate",
@@ -140,7 +147,8 @@ def q16(vectors: Vectors, features: Features, *, source: str = "the user's", lic
         vectors.specificity,
         measured_on,
     )
-    card = Card("q16", "image", source, licence, hash_tensors({"rows": vectors.rows}), (category,), FAILURES)
+    sha256 = sha256_of(hash_tensors({"rows": vectors.rows}), encoder)
+    card = Card("q16", "image", source, licence, sha256, (category,), FAILURES)
 
     def score(pictures: Sequence[np.ndarray]) -> np.ndarray:
         return vectors.scores(features(pictures))[:, None]

@@ -79,7 +79,7 @@ def zero_shot(
     card = Card(
         f"zero-shot {clip.name}",
         "image",
-        "the CLIP and the descriptions of the user's",
+        f"the CLIP and the descriptions of the user's, compared with: {'; '.join(ordinary)}",
         licence,
         clip.sha256,
         what,
