@@ -40,10 +40,8 @@ def completion(text: object, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def proxy(
-    answer: Callable[[BaseHTTPRequestHandler], None], policy: str = POLICY
-) -> Iterator[tuple[Running, list[dict[str, Any]]]]:
-    """A server before an upstream that answers so, and the requests that the upstream got."""
+def behind(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of an upstream that answers so, and the requests that it got."""
     got: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,16 +52,25 @@ def proxy(
 
         def log_message(self, *_: object) -> None: ...
 
-    behind = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    behind.daemon_threads = True
-    threading.Thread(target=behind.serve_forever, args=(0.01,), daemon=True).start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
-        upstream = Upstream(f"http://127.0.0.1:{behind.server_address[1]}/v1", "SCOTOMA_TEST_UPSTREAM")
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", got
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def proxy(
+    answer: Callable[[BaseHTTPRequestHandler], None], policy: str = POLICY
+) -> Iterator[tuple[Running, list[dict[str, Any]]]]:
+    """A server before an upstream that answers so, and the requests that the upstream got."""
+    with behind(answer) as (url, got):
+        upstream = Upstream(url, "SCOTOMA_TEST_UPSTREAM")
         with running(Here(load_guard(policy_of(policy)), {}), upstream=upstream) as server:
             yield server, got
-    finally:
-        behind.shutdown()
-        behind.server_close()
 
 
 @pytest.fixture(autouse=True)

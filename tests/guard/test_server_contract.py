@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from guards import policy_of
 from serving_cases import crew_of, running
-from test_server import guard_of
+from test_server import POLICY, guard_of
+from test_server_chat import behind, completion, saying
 
 from scotoma.guard.server_chat import Upstream
 
@@ -21,7 +22,11 @@ OFF = "positive_data_acceptance"
 
 @pytest.mark.slow
 def test_the_description_holds() -> None:
-    with running(crew_of(guard_of())) as server:
+    guard = guard_of(f"{POLICY}    dialogue: {{detectors: [{{detector: word-list, words: {{violent: [bomb]}}}}]}}\n")
+    with (
+        behind(saying(completion("an apple"))) as (url, sent_on),
+        running(crew_of(guard), upstream=Upstream(url, "")) as server,
+    ):
         ran = subprocess.run(
             [
                 str(Path(sys.executable).with_name("schemathesis")),
@@ -39,6 +44,7 @@ def test_the_description_holds() -> None:
     cases = re.search(r"([\d,]+) generated", ran.stdout)
     assert cases and int(cases[1].replace(",", "")) >= LEAST
     assert not re.search(r'status="5\d\d"', answered)
+    assert sent_on  # a chat is part of what is described
 
 
 def test_every_status_that_a_request_met_is_described() -> None:
