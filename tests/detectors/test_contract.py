@@ -68,6 +68,24 @@ def test_what_is_no_picture(item):
         constant(0.0)([item])
 
 
+@pytest.mark.parametrize("sides", [(1, 20_000), (20_000, 1), (3, 301)])
+def test_a_picture_that_is_a_line_is_undecided_and_never_reaches_a_network(sides):
+    """A processor makes 4,480,000 x 224 of 20,000 x 1."""
+    seen = []
+
+    def score(pictures):
+        seen.extend(p.shape for p in pictures)
+        return np.zeros((len(pictures), 1))
+
+    detector = Detector(constant(0.0).card, score)
+    line, strip = np.zeros((*sides, 3), np.uint8), np.zeros((3, 300, 3), np.uint8)
+    found = detector([line, strip, PICTURE])["anything"]
+    assert seen == [strip.shape, PICTURE.shape] and [v.label for v in found] == [None, "clear", "clear"]
+    assert (
+        found[0].undecided == f"the picture has {sides[1]} x {sides[0]} pixels, one side more than 100 times the other"
+    )
+
+
 def test_a_score_function_that_does_not_fit_its_card():
     with pytest.raises(ValueError, match="its card is wrong"):
         Detector(CARD, lambda pictures: np.zeros((len(pictures), 1)))([PICTURE])

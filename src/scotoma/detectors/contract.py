@@ -16,6 +16,7 @@ from scotoma.errors import UsageError
 from scotoma.records import Exchange, Turn, Verdict
 
 FLAGGED, CLEAR = "flagged", "clear"
+LONGEST = 100  # sides of a picture; what a network's own resizing makes of a longer one does not fit into memory
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # what a detector may be built on: N pictures -> N rows
 
 
@@ -41,10 +42,12 @@ class Detector:
     reads_context: bool = False
 
     def __call__(self, batch: Sequence[Any]) -> dict[str, list[Verdict]]:
-        """For each category one Verdict for each item: its score, labelled where the card has a threshold, or undecided.
+        """For each category one Verdict for each item: its score, labelled where the card has a threshold, or undecided, as a
+        picture is that is LONGEST times as long as it is wide.
 
         Raises UsageError for an item that is neither of its kind nor Unreadable.
         """
+        batch = [_too_long(item) or item for item in batch] if self.card.kind == "image" else batch
         rows = [i for i, item in enumerate(batch) if not isinstance(item, Unreadable)]
         for i in rows:
             self._check(batch[i])
@@ -83,3 +86,16 @@ class Detector:
         if threshold is None:
             return Verdict(score=score)
         return Verdict(score=score, label=FLAGGED if score >= threshold else CLEAR)
+
+
+def _too_long(item: Any) -> Unreadable | None:
+    if (
+        not isinstance(item, np.ndarray)
+        or item.ndim != 3
+        or not len(item)
+        or max(item.shape[:2]) <= LONGEST * min(item.shape[:2])
+    ):
+        return None
+    return Unreadable(
+        f"the picture has {item.shape[1]} x {item.shape[0]} pixels, one side more than {LONGEST} times the other"
+    )
