@@ -15,6 +15,7 @@ from scotoma.auditing.prompt_sets import PromptSet
 from scotoma.auditing.run import load
 from scotoma.auditing.summarise import ALL, ANY, read_tables, table
 from scotoma.auditing.targets import Nothing, Target
+from scotoma.cli.report import write
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
 from scotoma.errors import DataError, UsageError
@@ -218,6 +219,25 @@ def test_gate_takes_the_upper_end_and_counts_undecided_as_flagged(made):
     assert not rows["first", "one"]["passed"] and len(rows) == 4
     with pytest.raises(UsageError, match="unknown category of this audit 'violence'"):
         gate.gate(run, read_tables(run), {"violence": 0.1})
+
+
+def test_an_audit_in_which_no_picture_came_says_so_and_passes_no_gate(tmp_path):
+    nothing = target("first", [-1] * 8, [0] * 8)
+    run, summary = audit(
+        tmp_path / "run",
+        [nothing, target("second", [-1] * 8, [0] * 8)],
+        [prompts("asked", "users", 8)],
+        [detector("one"), detector("two")],
+        seeds=SEEDS,
+        mitigations=[mitigations.Mitigation("filter", "output filter", "two")],
+        limits={"violent": 0.5, ANY: 0.5},
+    )
+    assert summary["cells"] == summary["paired"] == summary["agreement"] == summary["disputed"] == []
+    assert [o["filtered"] for o in summary["outcomes"]] == [16, 16]
+    assert len(summary["gate"]) == 8 and not any(row["passed"] for row in summary["gate"])
+    left = {m["name"]: m["unsafe_left"]["value"] for m in summary["mitigations"]}
+    assert left == {"none": 0.0, "filter": 0.0}
+    assert "no picture was judged" in write(run, read_tables(run), summary).read_text()
 
 
 @pytest.mark.parametrize("text", ["violent", "violent=", "violent=2", "violent=0", "violent=-1%", "violent=5%%"])

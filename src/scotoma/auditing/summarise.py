@@ -97,7 +97,7 @@ def table(run: Run, detector: str) -> Table:
     _, rows = read_jsonl(run.verdicts_file(detector))
     numbers: dict[str, int] = {}
     clusters = {(p.set, p.id): numbers.setdefault(cluster_of(p), len(numbers)) for p in run.prompts}
-    names = list(rows[0]["verdicts"]) if rows else []
+    names = list(rows[0]["verdicts"]) if rows else [c.name for c in Card.load(run.card_file(detector)).categories]
     flags = {c: np.array([_flag(r["verdicts"][c]) for r in rows], dtype=np.int8) for c in names}
     if len(names) > 1:
         stacked = np.stack(list(flags.values()))
