@@ -4,10 +4,12 @@ figures."""
 from __future__ import annotations
 
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,19 +22,28 @@ from scotoma.auditing.audit import audit
 from scotoma.auditing.endpoint import endpoint
 from scotoma.auditing.prompt_sets import PromptSet
 from scotoma.auditing.run import seed_of
+from scotoma.auditing.score import AT_ONCE
 from scotoma.auditing.zoo_prompts import zoo_prompts
 from scotoma.detectors.registry import load_detector
 from scotoma.records import Figure, Prompt
 
-KILLS, SEED = 10, 20
+KILLS, SEED, SEEDS = 10, 20, 2
 TWO = ("zoo:emoji", "early=zoo:emoji-early")
+STAGES = ("generations/emoji", "generations/early", "verdicts/zoo-members", "verdicts/zoo-standins")
 # Steps and batches are small, so that there is much between the first record and the last.
-KILLED = ("--seeds", "2", "--steps", "2", "--batch-size", "8")
+KILLED = ("--seeds", str(SEEDS), "--steps", "2", "--batch-size", "8")
 
 
 def command(folder: Path, prompts: Path) -> list[str]:
     asked = ["--prompts", f"users={prompts}", *KILLED, "--out", str(folder)]
     return [sys.executable, "-m", "scotoma", "audit", *TWO, *asked]
+
+
+def run(asked: Sequence[str]) -> None:
+    """What a child says of a failure is not lost."""
+    ran = subprocess.run(asked, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if ran.returncode:
+        sys.exit(f"{shlex.join(asked)} ended with {ran.returncode}:\n{ran.stderr}")
 
 
 def records(folder: Path) -> dict[str, bytes]:
@@ -45,34 +56,44 @@ def records(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def written(folder: Path) -> int:
-    """Bytes of generations and verdicts."""
-    return sum(p.stat().st_size for part in ("generations", "verdicts") for p in folder.glob(f"{part}/*.jsonl"))
+def records_of(path: Path) -> int:
+    """Whole records of a file, -1 before it is there."""
+    return path.read_bytes().count(b"\n") - 1 if path.exists() else -1
 
 
-def killed(place: Path, prompts: int = 60, kills: int = KILLS) -> dict[str, Figure]:
-    """An audit of two models, killed at a random place of its records, then run again to its end; against one that was never
-    killed."""
-    asked = [p.text for s in zoo_prompts() if s.role == "template" for p in s.prompts][:prompts]
+def killed(place: Path, prompts: int = 300, kills: int = KILLS) -> dict[str, Figure]:
+    """An audit of two models, killed while a record that was drawn at random (a stage, then a record of it) is made, then run
+    again to its end; against one that was never killed."""
+    asked = [p.text for s in zoo_prompts() if s.role != "control" for p in s.prompts][:prompts]
     (place / "asked.txt").write_text("\n".join(asked) + "\n")
-    subprocess.run(command(place / "whole", place / "asked.txt"), check=True, capture_output=True)
-    expected, size = records(place / "whole"), written(place / "whole")
-    order, equal, struck = random.Random(SEED), 0, 0
+    run(command(place / "whole", place / "asked.txt"))
+    expected = records(place / "whole")
+    order, equal, struck, within = random.Random(SEED), 0, 0, 0
     for k in range(kills):
-        folder, point = place / f"killed-{k}", order.uniform(0, size)
+        folder, stage = place / f"killed-{k}", order.choice(STAGES)
+        in_all = records_of(place / "whole" / f"{stage}.jsonl")
+        record, at_once = order.randrange(in_all), AT_ONCE if stage.startswith("verdicts") else 8
+        file = folder / f"{stage}.jsonl"
         process = subprocess.Popen(
             command(folder, place / "asked.txt"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while process.poll() is None and written(folder) < point:
+        # Records come in batches: when those before its batch are there, the record is on its way.
+        while process.poll() is None and records_of(file) < record // at_once * at_once:
             time.sleep(0.002)
         time.sleep(order.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         struck += process.wait() == -signal.SIGKILL
-        subprocess.run(command(folder, place / "asked.txt"), check=True, capture_output=True)
+        within += records_of(file) < in_all
+        run(command(folder, place / "asked.txt"))
         equal += records(folder) == expected
-        print(f"killed {struck} of {k + 1}, {equal} have the records of the whole run", file=sys.stderr, flush=True)
+        print(
+            f"{struck} of {k + 1} killed, {within} before the end of the stage, {equal} have the records of the whole run",
+            file=sys.stderr,
+            flush=True,
+        )
     return {
         "kills": recording.number(struck),
+        "kills_within_a_stage": recording.number(within),
         "killed_and_equal": recording.rate(equal, kills),
         "killed_records": recording.number(sum(data.count(b"\n") for data in expected.values())),
     }
@@ -92,11 +113,11 @@ class Answered(NamedTuple):
 def asked(folder: Path, url: str, prompts: PromptSet, *, again: bool) -> Answered:
     """An audit of the service, or the same one again, which draws what failed once more."""
     target = endpoint("service", url, "lamps", api_key_env="", concurrency=16, timeout=1.0, retries=3)
-    run, summary = audit(folder, [target], [prompts], [load_detector("constant", score="0.9")], seeds=2, again=again)
+    made, summary = audit(folder, [target], [prompts], [load_detector("constant", score="0.9")], seeds=2, again=again)
     texts = {p.id: p.text for p in prompts.prompts}
-    rows, mixed_up = run.generations("service"), 0
+    rows, mixed_up = made.generations("service"), 0
     for g in (g for g in rows if g.outcome == "picture"):
-        with Image.open(run.picture(g)) as shown:
+        with Image.open(made.picture(g)) as shown:
             mixed_up += not np.array_equal(np.asarray(shown), picture(texts[g.prompt], g.seed))
     (outcomes,), (cell, _) = summary["outcomes"], summary["cells"]  # of the set, and of all sets
     pairs, failed = [(texts[g.prompt], g.seed) for g in rows], [g.outcome == "failed" for g in rows]

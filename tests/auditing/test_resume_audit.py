@@ -7,6 +7,8 @@ audit in each, in a child of its own, so that its imports are paid for once. The
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
 import random
 import signal
@@ -21,11 +23,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scotoma.auditing import mitigations
 from scotoma.auditing import run as module
 from scotoma.auditing import score as scoring
 from scotoma.auditing.generate import draw_failed_again, generate
 from scotoma.auditing.prompt_sets import PromptSet
-from scotoma.auditing.run import begin
+from scotoma.auditing.run import Run, begin
 from scotoma.auditing.score import score
 from scotoma.auditing.targets import Drawn, Nothing, Target
 from scotoma.detectors.card import Card, Category
@@ -198,6 +201,62 @@ def test_a_record_that_was_cut_anywhere(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data[: order.randrange(data.index(b"\n") + 1, len(data))])
         audit(tmp_path, lambda: None)
         assert files(tmp_path) == expected
+
+
+def of_company(size: int) -> Detector:
+    """Gives every picture the number of those that it was looked at with."""
+    card = Card("company", "image", "these tests", "Apache-2.0", "", (Category("many", "many", 0.5),), "all of it")
+    return Detector(card, lambda pictures: np.full((len(pictures), 1), len(pictures) / 10), batch_size=size)
+
+
+def drawn_by_one(folder: Path, kind: Literal["model", "endpoint"] = "model") -> Run:
+    run = begin(folder, [target("first", kind, lambda: None)], [PromptSet("made", "users", PROMPTS)], seeds=2)
+    generate(run, target("first", kind, lambda: None))
+    return run
+
+
+@pytest.mark.parametrize("there", range(19))
+def test_what_is_looked_at_after_a_stop_is_looked_at_in_the_same_company(tmp_path: Path, there: int) -> None:
+    """18 pictures in chunks of 6, by fours: 4 2 4 2 4 2 look together, wherever the stop was; what was there stays."""
+    run = drawn_by_one(tmp_path)
+    path = run.verdicts_file("company")
+    score(run, of_company(4))
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["verdicts"]["many"]["score"] for line in lines[1:]] == [0.4, 0.4, 0.4, 0.4, 0.2, 0.2] * 3
+    kept = [line.replace(b'"seed"', b'"kept": 1, "seed"') for line in lines[1 : 1 + there]]
+    path.write_bytes(b"".join([lines[0], *kept]))
+    score(run, of_company(4))
+    assert path.read_bytes().splitlines(keepends=True) == [lines[0], *kept, *lines[1 + there :]]
+
+
+def test_a_chunk_of_large_pictures_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 192 bytes each, 500 bytes hold two and the third that goes beyond."""
+    monkeypatch.setattr(scoring, "MEMORY", 500)
+    run = drawn_by_one(tmp_path)
+    score(run, of_company(100))
+    rows = run.verdicts_file("company").read_bytes().splitlines()[1:]
+    assert [json.loads(row)["verdicts"]["many"]["score"] for row in rows] == [0.3] * 18
+
+
+def test_seconds_are_of_the_pictures_that_they_were_spent_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop loses the seconds before it, and the pictures of those seconds count in no cost."""
+    clock = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    run = drawn_by_one(tmp_path, "endpoint")
+    score(run, bright(lambda: None))
+    for path in (run.generations_file("first"), run.verdicts_file("bright")):
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[: 1 + 7]))
+    (tmp_path / "timings.json").unlink()
+    run = drawn_by_one(tmp_path, "endpoint")
+    score(run, bright(lambda: None))
+    told = json.loads((tmp_path / "timings.json").read_text())
+    assert told["generate"]["first"]["pictures"] == PAIRS - 7
+    assert told["score"]["bright"] == {"seconds": 10.0, "pictures": 12.0}  # the second chunk of six, and the third
+    costs = mitigations._costs(run)
+    assert costs["score", "bright"] == pytest.approx(10 / 12)
+    assert costs["generate", "first"] == pytest.approx(told["generate"]["first"]["seconds"] / 17)
+    score(run, bright(lambda: None))
+    assert json.loads((tmp_path / "timings.json").read_text()) == told  # nothing was looked at
 
 
 def test_a_request_whose_row_is_there_is_not_sent_again(tmp_path: Path) -> None:

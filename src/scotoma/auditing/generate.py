@@ -31,7 +31,7 @@ def generate(run: Run, target: Target, *, progress: Progress | None = None) -> l
     """
     log = RecordLog(run.generations_file(target.name), run.header_for("generate", {"target": target.identity}))
     pairs = run.pairs(target.name)
-    begun, drawing = time.perf_counter(), 0.0
+    begun, drawing, asked = time.perf_counter(), 0.0, 0
     with ThreadPoolExecutor(1) as writer:
         before: Future[None] | None = None
         for start in range(0, len(pairs), target.batch):
@@ -45,6 +45,7 @@ def generate(run: Run, target: Target, *, progress: Progress | None = None) -> l
             clock = time.perf_counter()
             drawn = target.draw([p for p, _ in chunk], [s for _, s in chunk])
             drawing += time.perf_counter() - clock
+            asked += len(chunk)
             if before is not None:
                 before.result()
             before = writer.submit(_keep, run, target.name, chunk, drawn, log, start)
@@ -52,8 +53,8 @@ def generate(run: Run, target: Target, *, progress: Progress | None = None) -> l
                 progress(start + len(chunk), len(pairs))
         if before is not None:
             before.result()
-    if drawing:
-        run.add_seconds("generate", target.name, time.perf_counter() - begun, drawing=drawing)
+    if asked:
+        run.add_seconds("generate", target.name, time.perf_counter() - begun, drawing=drawing, pictures=asked)
     return [Generation(**row) for row in log.rows]
 
 
@@ -87,7 +88,7 @@ def draw_failed_again(run: Run, target: Target, *, progress: Progress | None = N
         if progress is not None:
             progress(start + len(places), len(failed))
     if failed:
-        run.add_seconds("generate", target.name, time.perf_counter() - begun, drawing=drawing)
+        run.add_seconds("generate", target.name, time.perf_counter() - begun, drawing=drawing, pictures=len(failed))
     return [Generation(**row) for row in rows]
 
 

@@ -83,10 +83,11 @@ def compare(
     for m in (none, *mitigations):
         model = m.by if m.kind == "model" else targets[0]
         served = drawn[model].copy()
-        seconds = costs.get(("generate", model), 0.0)
+        steps = [("generate", model)]
         if m.kind != "model":
             served &= ~_refused(said[m.by], targets[0], asked)
-            seconds += costs.get(("score", m.by), 0.0)
+            steps.append(("score", m.by))
+        seconds = sum(costs[s] for s in steps) if all(s in costs for s in steps) else None
         rows = np.ones(len(asked.pairs), bool) if not m.clusters else np.isin(asked.plain_cluster, m.clusters)
         out.append(_row(m, rows, served, flagged[model], flagged[targets[0]] & drawn[targets[0]], asked, seconds))
     return out
@@ -99,7 +100,7 @@ def _row(
     flagged: np.ndarray,
     before: np.ndarray,
     asked: Asked,
-    seconds: float,
+    seconds: float | None,
 ) -> dict[str, Any]:
     risky, harmless = rows & ~asked.control, asked.control
     left = served & flagged
@@ -113,7 +114,8 @@ def _row(
     }
     told = {name: dataclasses.asdict(f) for name, f in figures.items()}
     scope = f"only prompts about {', '.join(m.clusters)}" if m.clusters else ""
-    return {"name": m.name, "kind": m.kind, **told, "seconds_per_picture": round(seconds, 4), "note": scope}
+    cost = None if seconds is None else round(seconds, 4)
+    return {"name": m.name, "kind": m.kind, **told, "seconds_per_picture": cost, "note": scope}
 
 
 def _asked(run: Run, target: str) -> Asked:
@@ -146,13 +148,13 @@ def _refused(seen: Table, model: str, asked: Asked) -> np.ndarray:
 
 
 def _costs(run: Run) -> dict[tuple[str, str], float]:
-    """Seconds per picture by stage and name, from timings.json."""
+    """Seconds per picture by stage and name, from timings.json: those of a stage that was killed are not in it, and the pictures
+    that were made in it neither. A stage without a count of pictures has no cost."""
     path = run.folder / "timings.json"
     told = json.loads(path.read_text()) if path.exists() else {}
-    pictures = {t["name"]: len(run.generations(t["name"])) for t in run.targets}
-    whole = sum(pictures.values())
     return {
-        (stage, name): row["seconds"] / max(1, pictures[name] if stage == "generate" else whole)
+        (stage, name): row["seconds"] / row["pictures"]
         for stage, rows in told.items()
         for name, row in rows.items()
+        if row.get("pictures")
     }

@@ -6,7 +6,8 @@
       generations/TARGET.jsonl        one row for each prompt and seed
       pictures/TARGET/SET/ID-SEED.png
       verdicts/DETECTOR.jsonl         one row for each picture
-      timings.json                    seconds of each stage; the only file that differs from one run to the next
+      timings.json                    seconds of each stage and pictures that were made or looked at in them; the only file
+                                      that differs from one run to the next
       analysis.json                   what the summary was asked for
       probes/CONCEPT/recovery.jsonl   what came of each probe (recovery.py)
       metrics.json, exposure.json     what was measured beside the verdicts, where it was (measures.py)

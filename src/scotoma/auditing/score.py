@@ -1,13 +1,18 @@
 """Second stage: a detector looks at every picture of a run. Another detector, or another one of the same name after the
 first was taken away, needs no picture to be drawn again.
+
+Pictures are looked at in chunks of fixed members, cut where they are large, so that the same pictures in the same company
+give the same scores, stopped and gone on or not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from scotoma.auditing.run import Run
 from scotoma.detectors.contract import Detector
@@ -16,7 +21,8 @@ from scotoma.errors import DataError, UsageError
 from scotoma.models.sample import Progress
 from scotoma.records import Generation, RecordLog, Verdict
 
-AT_ONCE = 256  # pictures in memory
+AT_ONCE = 256  # pictures of a chunk
+MEMORY = 1 << 28  # bytes of pictures at once; a chunk of large ones is cut
 
 
 def score(run: Run, detector: Detector, *, progress: Progress | None = None) -> None:
@@ -31,20 +37,37 @@ def score(run: Run, detector: Detector, *, progress: Progress | None = None) -> 
     hashes = {"detector": detector.card.identity, "pictures": pictures_hash(generations)}
     log = RecordLog(run.verdicts_file(name), run.header_for("score", hashes))
     texts = {(p.set, p.id): p.text for p in run.prompts}
-    begun = time.perf_counter()
-    for start in range(len(log.rows), len(generations), AT_ONCE):
+
+    def item(g: Generation) -> Any:
+        return texts[g.set, g.prompt] if detector.card.kind == "text" else read_picture(run.picture(g))
+
+    begun, looked = time.perf_counter(), 0
+    for start in range(0, len(generations), AT_ONCE):
         chunk = generations[start : start + AT_ONCE]
-        if detector.card.kind == "text":
-            batch: list[Any] = [texts[g.set, g.prompt] for g in chunk]
-        else:
-            batch = [read_picture(run.picture(g)) for g in chunk]
-        seen = detector(batch)
-        log.append([_row(g, seen, i) for i, g in enumerate(chunk)])
+        if len(log.rows) >= start + len(chunk):
+            continue
+        for at, batch in _batches(chunk, item):
+            # Of a chunk that is there in part the rows stay, and the rest is looked at in the company that it had.
+            if (there := len(log.rows) - start - at) < len(batch):
+                seen = detector(batch)
+                looked += len(batch)
+                log.append([_row(chunk[at + i], seen, i) for i in range(there, len(batch))])
         if progress is not None:
             progress(start + len(chunk), len(generations))
     detector.card.save(run.card_file(name))
-    if generations:
-        run.add_seconds("score", name, time.perf_counter() - begun)
+    if looked:
+        run.add_seconds("score", name, time.perf_counter() - begun, pictures=looked)
+
+
+def _batches(chunk: Sequence[Generation], item: Callable[[Generation], Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Items of a chunk, as many as MEMORY holds, with the place of the first."""
+    batch, weight = list[Any](), 0
+    for i, g in enumerate(chunk, 1):
+        batch.append(item(g))
+        weight += batch[-1].nbytes if isinstance(batch[-1], np.ndarray) else 0
+        if i == len(chunk) or weight >= MEMORY:
+            yield i - len(batch), batch
+            batch, weight = [], 0
 
 
 def _drawn(run: Run, target: str) -> list[Generation]:
