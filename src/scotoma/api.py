@@ -269,7 +269,8 @@ def carry_out(
     if edit.header["student"] and judge is not None:
         figures["forgotten_in_many_steps"] = _in_many_steps(model, edited, edit, task, judge)
     if chosen.leaves == "mosaic":
-        figures |= _mosaicked(model, edited, pictures, task, judge, look)
+        pitch = edit.header["figures"]["mosaic_area"]["pitch"]
+        figures |= _mosaicked(model, edited, pictures, pitch, task, judge, look)
     final = edit.with_figures({**edit.header["figures"], **figures})
     header = seen.evidence.header
     header = dataclasses.replace(header, hashes={**header.hashes, f"edit {len(on) + 1}": final.id})
@@ -410,11 +411,11 @@ def _in_many_steps(model: Model, edited: Model, edit: Edit, task: Task, judge: J
 
 
 def _mosaicked(
-    model: Model, edited: Model, pictures: Comparison, task: Task, judge: Judge | None, look: Look
+    model: Model, edited: Model, pictures: Comparison, pitch: int, task: Task, judge: Judge | None, look: Look
 ) -> dict[str, Any]:
     """How many pictures look mosaicked, and what is forgotten at several guidances beside what the unedited model misses."""
     forget = np.array([role == "forget" for role in pictures.roles])
-    blocks = looks_mosaicked(pictures.after[forget], pictures.before)
+    blocks = looks_mosaicked(pictures.after[forget], pictures.before, pitch)
     out: dict[str, Any] = {
         "looks_mosaicked": dataclasses.asdict(rate(blocks.tolist(), "no prompt asked for the concept"))
     }

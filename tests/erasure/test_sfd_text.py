@@ -55,7 +55,7 @@ def conditions(sd1) -> Conditions:
     return text_conditions(sd1, Prompts(KEPT, gone))
 
 
-def nets(model: Model, guidance: Guidance = Guidance(3.0, 2.0, 4.0), seed: int = 0) -> Nets:  # noqa: B008 (frozen)
+def nets(model: Model, guidance: Guidance = Guidance(3.0, 2.0, 4.0, 4.0), seed: int = 0) -> Nets:  # noqa: B008 (frozen)
     """Score and student a little away from the teacher, as after some updates."""
     made = Nets.of(model, 2.5, guidance)
     generator = torch.Generator().manual_seed(seed)
@@ -123,6 +123,28 @@ def test_what_the_rows_are_guided_away_from(sd1, conditions):
     assert drawn.negative.text.equal(torch.cat(away)) and drawn.null.text.equal(null.expand(7, -1, -1))
     assert drawn.told.text[4].equal(sd1.encode(["a cat"]).text[0])
     assert drawn.teacher.text[4].equal(sd1.encode(["a dog"]).text[0])
+
+
+def test_a_negative_prompt_leads_away_where_nothing_else_is_guided(sd1, conditions):
+    """Rows with one by w_4, the others as they are told: a start that was distilled unguided still forgets by one."""
+    at, drawn = nets(sd1, Guidance(1.0, 1.0, 1.0, 3.0)), rows(sd1, conditions)
+    assert drawn.led.tolist() == [i in (4, 6) for i in range(7)]
+    with torch.no_grad():
+        taught = at.teaches(drawn.z, drawn.t, drawn.teacher, drawn.negative, drawn.led)
+        away, becomes = (at.teacher.output(drawn.z, drawn.t, c) for c in (drawn.negative, drawn.teacher))
+    assert torch.allclose(taught[drawn.led], (away + 3 * (becomes - away))[drawn.led], atol=1e-5)
+    assert torch.allclose(taught[~drawn.led], becomes[~drawn.led], atol=1e-5)
+    assert not torch.allclose(taught[drawn.led], becomes[drawn.led], atol=1e-3)
+
+
+def test_a_negative_prompt_that_would_do_nothing_is_refused(sd1):
+    plain = dataclasses.replace(sd1, defaults={**sd1.defaults, "guidance": 1.0})
+    with pytest.raises(UsageError, match="a negative prompt does nothing; set guidance_negative above 1"):
+        sfd.run(plain, [Concept("cat")], [""], dataclasses.replace(LIGHT, retain=("a house",), products="stand-ins"))
+    with pytest.raises(UsageError, match="set guidance_training above 1"):
+        SFDConfig(negatives="all").resolved(plain)
+    started = SFDConfig().resolved(sd1, plain)  # a start that was distilled unguided
+    assert (started.guidance_teacher, started.guidance_negative) == (1.0, sd1.guidance)
 
 
 def test_an_untold_row_has_the_gradient_of_a_row_without_a_prompt(sd1, conditions):
@@ -247,7 +269,8 @@ def test_the_score_gap_is_guided(sd1, conditions, monkeypatch):
     monkeypatch.setattr(sfd_loop, "GAP_SIGMAS", (2.5,))
     plain = dataclasses.replace(conditions, negatives=())
     gaps = [
-        score_gap(Nets.of(sd1, 2.5, Guidance(w, w, w)), plain, sd1.latent_shape, 0)["score gap 2.5"] for w in (1.0, 3.0)
+        score_gap(Nets.of(sd1, 2.5, Guidance(w, w, w, w)), plain, sd1.latent_shape, 0)["score gap 2.5"]
+        for w in (1.0, 3.0)
     ]
     assert gaps[1] == pytest.approx(3 * gaps[0], rel=1e-3)
     same = dataclasses.replace(plain, becomes=tuple(plain.forgotten[i] for i in range(2)))
@@ -256,13 +279,13 @@ def test_the_score_gap_is_guided(sd1, conditions, monkeypatch):
 
 def test_labels_may_be_guided_and_are_not_by_default(tiny_folders):
     labels, texts = load(tiny_folders["label-unet"]), load(tiny_folders["sd1"])
-    assert Guidance.of(SFDConfig().resolved(labels)) == (1.0, 1.0, 1.0)
-    assert Guidance.of(SFDConfig().resolved(texts)) == (7.5, 7.5, 7.5)
+    assert Guidance.of(SFDConfig().resolved(labels)) == (1.0, 1.0, 1.0, 1.0)
+    assert Guidance.of(SFDConfig().resolved(texts)) == (7.5, 7.5, 7.5, 7.5)
     assert SFDConfig().resolved(labels).stages == 1 and SFDConfig().resolved(texts).stages == 2
     texts.defaults = {"guidance": 1.5}
-    assert Guidance.of(SFDConfig().resolved(load(tiny_folders["sd1"]), texts)) == (1.5, 1.5, 1.5)
+    assert Guidance.of(SFDConfig().resolved(load(tiny_folders["sd1"]), texts)) == (1.5, 1.5, 1.5, 1.5)
     chosen = SFDConfig(guidance_training=2.0, guidance_teacher=3.0).resolved(texts)
-    assert Guidance.of(chosen) == (2.0, 2.0, 3.0)
+    assert Guidance.of(chosen) == (2.0, 2.0, 3.0, 3.0)
     config = SFDConfig(iterations=1, kept=2, forgotten=1, guidance_training=2.0, guidance_teacher=3.0)
     guided = sfd.run(labels, [Concept("class 1")], ["class 2"], config)
     plain = sfd.run(labels, [Concept("class 1")], ["class 2"], SFDConfig(iterations=1, kept=2, forgotten=1))

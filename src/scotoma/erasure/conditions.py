@@ -35,12 +35,17 @@ class Conditions:
     negatives: tuple[Cond, ...] = ()
 
     @cached_property
+    def led(self) -> tuple[bool, ...]:
+        """Of each of the F rows: whether its teacher is guided away from a negative prompt."""
+        if self.null is None or not self.negatives:
+            return (False,) * len(self.becomes)
+        null = self.null.text
+        return tuple(n.text is None or null is None or not n.text.equal(null) for n in self.negatives)
+
+    @cached_property
     def alone(self) -> tuple[bool, ...]:
         """Of each of the F rows: whether it becomes one condition, by that alone and no negative prompt."""
-        null = None if self.null is None else self.null.text
-        away = [n.text is None or null is None or not n.text.equal(null) for n in self.negatives]
-        led = self.null is not None and bool(away)
-        return tuple(len(c) == 1 and not (led and away[f]) for f, c in enumerate(self.becomes))
+        return tuple(len(c) == 1 and not led for c, led in zip(self.becomes, self.led, strict=True))
 
     def distilling(self) -> Conditions:
         """The same without forgetting: everything is kept."""
@@ -50,7 +55,8 @@ class Conditions:
 
 class Rows(NamedTuple):
     """N samples of one iteration, the kept ones first: what they are told, what their teacher is told, whether they are
-    forgotten (N bool) and become one condition alone, by that condition alone (N bool), one over how many of their kind the
+    forgotten (N bool), become one condition alone, by that condition alone (N bool), or are led away from a negative prompt
+    (N bool), one over how many of their kind the
     iteration has (N), noise z and e (N C H W), times t (N,), and two more even numbers in [0, 1) for each (N 2). For
     guidance: whether the score, in its own training, is told no prompt (N bool), the condition of no prompt, and what the
     teacher is guided away from."""
@@ -59,6 +65,7 @@ class Rows(NamedTuple):
     teacher: Cond
     forgotten: Tensor
     alone: Tensor
+    led: Tensor
     share: Tensor
     z: Tensor
     e: Tensor
@@ -103,7 +110,7 @@ def draw(
     parts = [torch.randperm(n, generator=order).tolist() for n in counts]
     places = [torch.randperm(n, generator=order).tolist() for n in counts]
     null = conditions.null
-    told, teacher, negative, alone, zs, es, ts, free, silent = [], [], [], [], [], [], [], [], []
+    told, teacher, negative, alone, led, zs, es, ts, free, silent = ([] for _ in range(10))
     rows = range(rank, sum(counts), world)
     for i in rows:
         own = torch.Generator().manual_seed(mix(seed, step, stream, i))
@@ -121,6 +128,7 @@ def draw(
             teacher.append(told[-1])
             negative.append(null)
             alone.append(False)
+            led.append(False)
         else:
             assert conditions.forgotten is not None
             f = turn % len(conditions.forgotten)
@@ -128,12 +136,14 @@ def draw(
             teacher.append(conditions.becomes[f][int(v * len(conditions.becomes[f]))])
             negative.append(conditions.negatives[f] if conditions.negatives else null)
             alone.append(conditions.alone[f])
+            led.append(conditions.led[f])
     gone = torch.tensor([i >= kept for i in rows])
     return Rows(
         Cond.cat(told),
         Cond.cat(teacher),
         gone.to(device),
         torch.tensor(alone, device=device),
+        torch.tensor(led, device=device),
         torch.where(gone, 1 / max(counts[1], 1), 1 / kept).to(device),
         torch.stack(zs).to(device),
         torch.stack(es).to(device),

@@ -14,14 +14,19 @@ A prediction e + k (z_u - z_m) of the noise reads as the clean latent z_u - (s /
 k = a / s. The code has k = 1 (`target="paper_code"`): too much early in sampling and next to nothing at its end; ours is
 min(a / s, k_max) (`exact_clamped`).
 
+An error of the noise is k = a / s times that of the clean latent: counted as it is (`errors="noise"`, as published), most of
+(1) lies at times so late that no sampler of a few steps visits them, and little where it is decided what a picture shows.
+With `errors="clean"` those of (1) and (2) count 1 / max(k, k_least)^2 as much, over that of all times: as errors of the clean
+latent, up to the noise level 1 / k_least.
+
 The guidance trap: what is drawn is e(n) + w (e(c) - e(n)). With d_n, d_c the changes of the two predictions and
 rho = <d_c, d_n> / |d_n|^2, the change of the guided one along d_n is 1 - w (1 - rho) of it: above 0 only where
 rho > 1 - 1 / w. Trained on no prompt alone, nothing is said of rho; `captions` is the share of rows that are told c
 instead. rho by noise level is in the Edit.
 
-Departures: that share, `exact_clamped`, the frozen network's prediction as the target of (2) (`teacher`); latents and
-mosaics are made once; all of it in the prediction of the noise, which is right for v as well, where the code's own
-branches are not; no moving average.
+Departures: that share, `exact_clamped`, how errors count, the frozen network's prediction as the target of (2) (`teacher`);
+cells as coarse as hides the concept from a classifier (triplets.py); latents and mosaics are made once; all of it in the
+prediction of the noise, which is right for v as well, where the code's own branches are not; no moving average.
 """
 
 from __future__ import annotations
@@ -39,7 +44,6 @@ from torch import Tensor
 from scotoma.bounds import check_concepts
 from scotoma.erasure.conditions import mix
 from scotoma.erasure.edit import Edit
-from scotoma.erasure.matching import mse
 from scotoma.erasure.prompts import check_named, check_templates, pairs
 from scotoma.erasure.triplets import KINDS, Heat, Shown, Source, Triplets, triplets
 from scotoma.erasure.tuning import Observe, TuningConfig, check_null, tune
@@ -49,6 +53,7 @@ from scotoma.models.model import Model
 from scotoma.records import Concept
 
 RHO_TIMES, RHO_ROWS = 10, 32  # noise levels and pictures at which rho is measured
+K_LEAST = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ class SafeGenConfig(TuningConfig):
         default="exact_clamped", metadata={"help": "how far towards the mosaic; paper_code: k = 1 at every time"}
     )
     k_max: float = field(default=5.0, metadata={"help": "largest k of exact_clamped"})
+    errors: Literal["noise", "clean"] = field(
+        default="clean", metadata={"help": "what errors count as those of; noise: as published"}
+    )
     captions: float = field(
         default=0.5, metadata={"help": "share of rows that are told what the picture shows; 0: none, as published"}
     )
@@ -75,7 +83,11 @@ class SafeGenConfig(TuningConfig):
         },
     )
     pitch: int = field(
-        default=0, metadata={"help": "side of a mosaic's cells in pixels; 0: by the size of the picture"}
+        default=0,
+        metadata={
+            "help": "side of a mosaic's cells in pixels; 0: the finest that hide the concept from the classifier, or without "
+            "one by the size of the picture"
+        },
     )
     folder: str = field(
         default="", metadata={"help": "pictures of your own, in its unwanted/ and benign/; empty: the model draws them"}
@@ -105,6 +117,7 @@ class SafeGenConfig(TuningConfig):
         check_templates(self.templates, "SafeGen")
         self.require(self.k_max > 0, "k_max", "above 0")
         self.require(0 <= self.captions <= 1, "captions", "from 0 to 1")
+        self.require(self.errors in ("noise", "clean"), "errors", "noise or clean")
         self.require(self.target in ("paper_code", "exact_clamped"), "target", "paper_code or exact_clamped")
         self.require(self.mosaic in ("", *KINDS), "mosaic", f"one of {', '.join(KINDS)}, or empty")
 
@@ -113,6 +126,18 @@ def towards(config: SafeGenConfig, schedule: Schedule, t: Tensor, like: Tensor) 
     """k at times t (n,), n 1 1 1."""
     a, s = schedule.coefficients(t, like)
     return torch.ones_like(a) if config.target == "paper_code" else (a / s).clamp(max=config.k_max)
+
+
+def counts(config: SafeGenConfig, schedule: Schedule, t: Tensor, like: Tensor) -> Tensor:
+    """How much the squared errors of the noise at times t (n,) count, n 1 1 1; 1 in the mean of all times."""
+
+    def of(times: Tensor) -> Tensor:
+        a, s = schedule.coefficients(times, like)
+        return (a / s).clamp(min=K_LEAST) ** -2
+
+    if config.errors == "noise":
+        return torch.ones(len(t), 1, 1, 1).to(like)
+    return of(t) / of(torch.arange(1, len(schedule) - 1, device=t.device)).mean()
 
 
 def terms(
@@ -136,7 +161,8 @@ def terms(
         with torch.no_grad():
             benign = frozen.eps(x[n:], t[n:], told[n:])
     says = student.eps(x, t, told)
-    parts = {"mosaic": mse(says[:n], mosaic), "benign": mse(says[n:], benign)}
+    each = counts(config, schedule, t, z) * (says - torch.cat([mosaic, benign])).square()
+    parts = {"mosaic": each[:n].mean(), "benign": each[n:].mean()}
     return {"loss": config.w_mosaic * parts["mosaic"] + config.w_benign * parts["benign"], **parts}
 
 
@@ -208,7 +234,9 @@ def run(
 
     def measure(student: Denoiser) -> dict[str, Any]:
         benign_area = None if seen.benign_area is None else round(seen.benign_area, 4)
+        still = None if seen.still_seen is None else round(seen.still_seen, 4)
         covered = {"unwanted": round(seen.area, 4), "benign": benign_area, "left_out": seen.left_out}
+        covered |= {"pitch": seen.pitch, "still_seen": still}
         return {"rho": rho(student, frozen, seen, seed), "mosaic_area": covered}
 
     return tune(

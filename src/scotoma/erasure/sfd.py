@@ -102,6 +102,10 @@ def run(
     if config.other_times < 0:
         one = config.alternative != "classifier" and all(conditions.alone)
         config = dataclasses.replace(config, other_times=0.0 if one else 1.0)
+    if any(conditions.led) and config.guidance_negative == 1:
+        raise UsageError(
+            f"sfd: {model.name} is not guided, so a negative prompt does nothing; set guidance_negative above 1"
+        )
     instead = list(instead) * (len(concepts) // len(instead))
     asked = {"concepts": [c.name for c in concepts], "instead": instead, **told}
     loop = _loop(model, start, config, asked, config.kept + config.forgotten, seed, observe, folder)

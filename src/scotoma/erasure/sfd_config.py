@@ -117,6 +117,13 @@ class SFDConfig:
         default=0.0,
         metadata={"help": "of the teacher; 0: the start's, or else the model's own, for text, 1 (none) for labels"},
     )
+    guidance_negative: float = field(
+        default=0.0,
+        metadata={
+            "help": "text: of the teacher where it is guided away from a negative prompt; 0: as guidance_teacher, or where that "
+            "is none the model's own"
+        },
+    )
     untold: float = field(
         default=0.1, metadata={"help": "share of samples whose score is trained on no prompt, where it is guided"}
     )
@@ -168,7 +175,14 @@ class SFDConfig:
             "observe_every",
         ):
             require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
-        for name in ("guidance_training", "guidance_score", "guidance_teacher", "patience", "score_rank"):
+        for name in (
+            "guidance_training",
+            "guidance_score",
+            "guidance_teacher",
+            "guidance_negative",
+            "patience",
+            "score_rank",
+        ):
             require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
         require(self.other_times == -1 or 0 <= self.other_times < float("inf"), "other_times", "0 or more, or -1")
         for name in ("lr", "lr_score", "clip"):
@@ -203,10 +217,17 @@ class SFDConfig:
             )
         own = 1.0 if model.labels else (start or model).guidance
         training = self.guidance_training or own
+        score, teacher = self.guidance_score or training, self.guidance_teacher or own
+        if self.negatives == "all" and training == score == 1:
+            raise UsageError(
+                "sfd: negatives=all guides the score away from a negative prompt, and it is not guided; set "
+                "guidance_training above 1, or negatives to teacher"
+            )
         return dataclasses.replace(
             self,
             stages=self.stages or (1 if model.labels else 2),
             guidance_training=training,
-            guidance_score=self.guidance_score or training,
-            guidance_teacher=self.guidance_teacher or own,
+            guidance_score=score,
+            guidance_teacher=teacher,
+            guidance_negative=self.guidance_negative or (teacher if teacher != 1 or model.labels else model.guidance),
         )

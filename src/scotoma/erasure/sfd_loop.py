@@ -289,7 +289,7 @@ def score_gap(
         x_t = schedule.noisy(x, rows.e, t)
         _, score = nets.scores(x_t, rows._replace(t=t), negatives)
         with nets.teaching(x):
-            teacher = nets.teaches(x_t, t, rows.teacher, rows.negative)
+            teacher = nets.teaches(x_t, t, rows.teacher, rows.negative, rows.led)
         gap = (nets.score.x0_from(score, x_t, t) - nets.teacher.x0_from(teacher, x_t, t)).abs().mean()
         out[f"score gap {sigma:g}"] = float(gap)
     return out

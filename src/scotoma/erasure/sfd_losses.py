@@ -17,8 +17,8 @@ So what is drawn for c_f is driven to what the teacher draws for c_o. Times are 
 from 0.14 to 13. No picture enters; conditions alone do.
 
 Guidance (of text; "long and short" in Zhou et al., arXiv 2406.01561, whose code SFD builds on): P and Q are those of the
-outputs m + w (c - m), of which `Guidance` has three: w_1 of psi in (3), w_2 of psi in (2), w_3 of the teacher, where m
-stands for the output told m. The student is never guided. So that psi is trained on no prompt too, (3) tells it nothing
+outputs m + w (c - m), of which `Guidance` has four: w_1 of psi in (3), w_2 of psi in (2), w_3 of the teacher, w_4 of the
+teacher where m is a negative prompt and not no prompt (which at w_4 = 1 would do nothing), where m stands for the output told m. The student is never guided. So that psi is trained on no prompt too, (3) tells it nothing
 for a tenth of the samples: there c = m, and the guided output is that of m whatever w_1 is. The guided call has computed
 it anyway, so these rows take it from there, and no pass is added.
 
@@ -75,16 +75,17 @@ SIGMA_MIN = 0.14  # lowest noise level of (4)
 
 
 class Guidance(NamedTuple):
-    """w_1, w_2 and w_3; 1 is none."""
+    """w_1 to w_4; 1 is none."""
 
     training: float = 1.0
     score: float = 1.0
     teacher: float = 1.0
+    negative: float = 1.0
 
     @classmethod
     def of(cls, config: SFDConfig) -> Guidance:
         """Of a config that is resolved."""
-        return cls(config.guidance_training, config.guidance_score, config.guidance_teacher)
+        return cls(config.guidance_training, config.guidance_score, config.guidance_teacher, config.guidance_negative)
 
 
 UNGUIDED = Guidance()
@@ -135,9 +136,14 @@ class Nets(NamedTuple):
         _, s = self.student.schedule.coefficients(t, z)
         return s * z, t
 
-    def teaches(self, x: Tensor, t: Tensor, told: Cond, away: Cond | None) -> Tensor:
-        """What the teacher's network says (N C H W), guided away from `away` (N rows): one call of N rows, or 2 N."""
-        return self.teacher.output(x, self.teacher.schedule.network_time(t), told, away, self.guidance.teacher)
+    def teaches(self, x: Tensor, t: Tensor, told: Cond, away: Cond | None, led: Tensor | None = None) -> Tensor:
+        """What the teacher's network says (N C H W), guided away from `away` (N rows), by w_4 where `led` (N bool), else by
+        w_3: one call of N rows, or 2 N."""
+        time, w = self.teacher.schedule.network_time(t), self.guidance
+        if away is None or led is None or w.teacher == w.negative or not bool(led.any()):
+            return self.teacher.output(x, time, told, away, w.teacher)
+        null, cond = self.teacher.outputs(x, time, [away, told])
+        return guide(null, cond, torch.where(led, w.negative, w.teacher).view(-1, 1, 1, 1).to(x))
 
     def scores(self, x: Tensor, rows: Rows, negatives: str) -> tuple[Tensor, Tensor]:
         """What the score's network says in (3) and in (2) (N C H W each), from one call of N rows, or guided of 2 N."""
@@ -225,7 +231,7 @@ def student_gradient(
     losses = {}
     told = rows.teacher if retold is None else retold(rows, score.detach())
     with nullcontext() if through and not nets.waits else torch.no_grad(), nets.teaching(x):
-        teacher = nets.teacher.x0_from(nets.teaches(x_t, rows.t, told, rows.negative), x_t, rows.t)
+        teacher = nets.teacher.x0_from(nets.teaches(x_t, rows.t, told, rows.negative, rows.led), x_t, rows.t)
     if through:
         pulls = [held, teacher.requires_grad_()] if nets.waits else [held]
         loss = student_loss(held, teacher, score, config.alpha)
@@ -265,7 +271,7 @@ def through_teacher(nets: Nets, x: Tensor, rows: Rows, told: Cond, pull: Tensor)
     held = x.requires_grad_()
     with nets.teaching(x):
         x_t = nets.teacher.schedule.noisy(held, rows.e, rows.t)
-        teacher = nets.teacher.x0_from(nets.teaches(x_t, rows.t, told, rows.negative), x_t, rows.t)
+        teacher = nets.teacher.x0_from(nets.teaches(x_t, rows.t, told, rows.negative, rows.led), x_t, rows.t)
         (on_x,) = torch.autograd.grad(teacher, held, pull)
     return on_x
 
@@ -287,7 +293,7 @@ def other_times_loss(nets: Nets, x: Tensor, rows: Rows, teacher_told: Cond) -> T
         theirs = nets.teacher.x0_from(nets.teaches(noise, t_init, rows.told, rows.null), noise, t_init)
         y = torch.where((rows.free[:, 1] < 0.5).view(-1, 1, 1, 1), theirs, x)
         x_t = schedule.noisy(y, rows.e, t)
-        should = nets.teaches(x_t, t, teacher_told, rows.negative)
+        should = nets.teaches(x_t, t, teacher_told, rows.negative, rows.led)
         w = residual(y, nets.teacher.x0_from(should, x_t, t))
     says = nets.student.output(x_t, schedule.network_time(t), rows.told)
     _, s = schedule.coefficients(t, x)

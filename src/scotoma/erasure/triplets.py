@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scotoma.bounds import check_text
 from scotoma.erasure.conditions import mix
-from scotoma.erasure.mosaic import Covered, blur, mosaic
+from scotoma.erasure.mosaic import Covered, blur, mosaic, pitch_of
 from scotoma.errors import DataError, UsageError
 from scotoma.models.denoiser import Cond
 from scotoma.models.model import Model
@@ -31,6 +31,7 @@ from scotoma.models.sample import at_once, sample_latents
 Heat = Callable[[Tensor, str], Tensor]
 KINDS = ("heat", "full", "blur")
 LISTED = (".png", ".jpg", ".jpeg", ".webp")
+SEEN = 0.05  # share of mosaics in which a classifier may still see the concept
 
 
 class Shown(NamedTuple):
@@ -43,8 +44,9 @@ class Shown(NamedTuple):
 class Triplets(NamedTuple):
     """`unwanted` and `covered` (U C H W each), `benign` (B C H W), what each shows (`unwanted_told`, U rows, and
     `benign_told`, B rows), no prompt (one row), the mean share that the mosaic covers of unwanted and, where that depends
-    on what they show, of benign pictures (else None), and how many unwanted pictures nothing was covered of, which are left
-    out."""
+    on what they show, of benign pictures (else None), how many unwanted pictures nothing was covered of, which are left
+    out, the side of the cells in pixels (0: none), and the share of mosaics in which the concept is still seen (None: by
+    nobody)."""
 
     unwanted: Tensor
     covered: Tensor
@@ -55,6 +57,8 @@ class Triplets(NamedTuple):
     area: float
     benign_area: float | None
     left_out: int
+    pitch: int
+    still_seen: float | None
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ def triplets(
 ) -> Triplets:
     """Unwanted pictures of each of `shown` in turn, and benign ones of each prompt in turn ("" is no prompt).
 
-    `kind` is heat (cells where `heat` is above its mean), full, or blur; `pitch` is that of `mosaic`. Pictures in a folder are told what a text file of
-    the same name beside them says; without one, unwanted pictures the concept and benign ones no prompt. Raises UsageError
+    `kind` is heat (cells where `heat` is above its mean), full, or blur. `pitch` is that of `mosaic`; 0 with a `heat` is the
+    finest, of the usual one and its doubles up to half of the picture, in which the concept is seen no more in 95 % of the mosaics: what a network
+    learns to draw is to hide it. Pictures in a folder are told what a text file of the same name beside them says; without
+    one, unwanted pictures the concept and benign ones no prompt. Raises UsageError
     without a heat where one is asked for, for several concepts with a folder, and where the heat finds the concept in no
     picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
     """
@@ -101,15 +107,16 @@ def triplets(
         unwanted, told_u = _draw(model, told_u, source, 0)
         plain, told_b = _draw(model, told_b, source, 1)
     names = dict(shown)
+    unwanted_of = [names.get(text, concepts[0]) for text in told_u]
 
-    def cover(pictures: Tensor, concepts: Sequence[str]) -> Covered:
-        if kind == "blur":
-            return blur(pictures)
-        if kind == "full" or heat is None:
-            return mosaic(pictures, pitch=pitch)
-        return mosaic(pictures, torch.cat([heat(pictures[i : i + 1], c) for i, c in enumerate(concepts)]), pitch)
+    def hot(pictures: Tensor, of: Sequence[str]) -> Tensor:
+        assert heat is not None
+        return torch.cat([heat(pictures[i : i + 1], c) for i, c in enumerate(of)])
 
-    covered = cover(unwanted, [names.get(text, concepts[0]) for text in told_u])
+    where = hot(unwanted, unwanted_of) if kind == "heat" else None
+    covered, pitch, seen = _hidden(
+        unwanted, where, kind, pitch, None if heat is None else lambda p: hot(p, unwanted_of)
+    )
     found = covered.mask.flatten(1).any(1)
     if not bool(found.any()):
         raise UsageError(
@@ -126,9 +133,40 @@ def triplets(
         _told(model, told_b),
         model.null(1),
         covered.area,
-        cover(plain, [concepts[0]] * len(plain)).area if kind == "heat" else None,
+        _area(plain, [hot(plain, [c] * len(plain)) for c in concepts], pitch) if kind == "heat" else None,
         int((~found).sum()),
+        pitch,
+        None if seen is None else float(seen[found].float().mean()),
     )
+
+
+def _hidden(
+    pictures: Tensor, where: Tensor | None, kind: str, pitch: int, hot: Callable[[Tensor], Tensor] | None
+) -> tuple[Covered, int, Tensor | None]:
+    """The pictures covered, the pitch, and in which of them (N bool) the concept is still seen."""
+
+    def seen(covered: Covered) -> Tensor | None:
+        return None if hot is None else hot(covered.pictures).flatten(1).any(1)
+
+    if kind == "blur":
+        covered = blur(pictures)
+        return covered, 0, seen(covered)
+    height, width = pictures.shape[2:]
+    g = pitch or pitch_of(height, width)
+    while True:
+        covered = mosaic(pictures, where, g)
+        still = seen(covered)
+        there = covered.mask.flatten(1).any(1)
+        hides = still is None or not bool(there.any()) or float(still[there].float().mean()) <= SEEN
+        if pitch or hides or 4 * g > min(height, width):  # two cells a side at least
+            return covered, g, still
+        g *= 2
+
+
+def _area(pictures: Tensor, heats: Sequence[Tensor], pitch: int) -> float:
+    """Mean share of pixels that the mosaic of any of the concepts would cover."""
+    masks = [mosaic(pictures, h, pitch).mask for h in heats]
+    return float(torch.stack(masks).any(0).float().mean())
 
 
 def _draw(model: Model, prompts: Sequence[str], source: Source, stream: int) -> tuple[Tensor, list[str]]:

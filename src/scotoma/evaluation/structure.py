@@ -27,18 +27,18 @@ def _edges(gray: np.ndarray) -> np.ndarray:
     return np.hypot(*(ndimage.sobel(gray, axis=axis) for axis in (0, 1)))
 
 
-def looks_mosaicked(pictures: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
+def looks_mosaicked(pictures: np.ndarray, ordinary: np.ndarray, pitch: int = 0) -> np.ndarray:
     """(N,) bool for pictures uint8 N H W 3: blockier than 99 % of the `ordinary` ones, M H W 3.
 
-    Cells are those of erasure/mosaic.py, 4 px or a fiftieth of the picture. Not proof of a mosaic: a picture of squares
-    on that grid looks like one.
+    Cells are of `pitch` pixels; 0: those of erasure/mosaic.py, 4 px or a fiftieth of the picture. Not proof of a mosaic: a
+    picture of squares on that grid looks like one.
     """
-    return blockiness(pictures) > np.quantile(blockiness(ordinary), 0.99)
+    return blockiness(pictures, pitch) > np.quantile(blockiness(ordinary, pitch), 0.99)
 
 
-def blockiness(pictures: np.ndarray) -> np.ndarray:
+def blockiness(pictures: np.ndarray, pitch: int = 0) -> np.ndarray:
     """(N,): mean step across the borders of cells over the mean step inside them, gray levels, one level added to both."""
-    pitch = max(4, max(pictures.shape[1:3]) // 50)
+    pitch = pitch or max(4, max(pictures.shape[1:3]) // 50)
     out = np.zeros(len(pictures))
     for i, picture in enumerate(pictures):
         border, inside, gray = [], [], picture.mean(-1)

@@ -192,7 +192,7 @@ class Schedule:
         return TimeRange(self.t_for_sigma(low), self.t_for_sigma(high))
 
 
-def guide(null: Tensor, cond: Tensor, w: float) -> Tensor:
+def guide(null: Tensor, cond: Tensor, w: float | Tensor) -> Tensor:
     """null + w (cond - null): classifier-free guidance. Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022,
     Eq. 6, with w counted so that w = 1 is the conditional prediction."""
     return null + w * (cond - null)
