@@ -15,6 +15,18 @@ from scotoma.erasure.edit import Edit
 from scotoma.records import write_text
 
 
+def code(*rooms: str) -> str:
+    """A hash of the sources of rooms of the package as they are now."""
+    package = Path(scotoma.__file__).parent
+    sources = sorted(path for room in rooms for path in (package / room).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+CODE = code(
+    "erasure", "models", "evaluation", "detectors/image"
+)  # that this process runs, whatever becomes of the files
+
+
 @dataclass(frozen=True)
 class Kept:
     """`seconds` of the training, points of the curve included; `curve` as it was observed; `size` of the file in bytes."""
@@ -27,10 +39,7 @@ class Kept:
 
 def kept(run: Callable[[Path], Edit], key: Sequence[Any], cache: Path) -> Kept:
     """What `run(folder)` makes, or made before for the same key and the same code."""
-    package = Path(scotoma.__file__).parent
-    sources = sorted(path for room in ("erasure", "models", "evaluation") for path in (package / room).rglob("*.py"))
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    folder = cache / hashlib.sha256(json.dumps([code, *key], sort_keys=True).encode()).hexdigest()[:20]
+    folder = cache / hashlib.sha256(json.dumps([CODE, *key], sort_keys=True).encode()).hexdigest()[:20]
     file, timing = folder / "edit.safetensors", folder / "seconds.json"
     if not timing.exists():
         start = time.perf_counter()

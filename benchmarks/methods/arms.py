@@ -41,15 +41,20 @@ STAGES: dict[str, tuple[tuple[str, Any], ...]] = {
     "sld_max": (),
     "stack": (("all_but_one", ALL_BUT_ONE), ("safegen", SAFEGEN)),
 }
-# SafeGen as its code has it, and steps from there to ours; the cross-attention in its place.
+# SafeGen as its code has it, and steps from there to ours, each with cells that hide the concept; the cross-attention in its
+# place.
+PUBLISHED = SafeGenConfig(observe_every=0, target="paper_code", errors="noise", captions=0.0, teacher=False)
+EXACT = dataclasses.replace(PUBLISHED, target="exact_clamped")
+CLEAN = dataclasses.replace(EXACT, errors="clean")
 SAFEGEN_ARMS: dict[str, SafeGenConfig] = {
-    "paper_code": SafeGenConfig(observe_every=0, target="paper_code", captions=0.0, teacher=False),
-    "exact": SafeGenConfig(observe_every=0, captions=0.0, teacher=False),
-    "exact_captions": SafeGenConfig(observe_every=0, teacher=False),
-    "exact_captions_teacher": SAFEGEN,
-    "full_mosaic": SafeGenConfig(observe_every=0, mosaic="full"),
-    "blur": SafeGenConfig(observe_every=0, mosaic="blur"),
-    "cross_attention": SafeGenConfig(observe_every=0, layers="xattn"),
+    "paper_code": PUBLISHED,
+    "exact": EXACT,
+    "exact_clean": CLEAN,
+    "exact_clean_captions": dataclasses.replace(CLEAN, captions=SAFEGEN.captions),
+    "ours": SAFEGEN,
+    "full_mosaic": dataclasses.replace(SAFEGEN, mosaic="full"),
+    "blur": dataclasses.replace(SAFEGEN, mosaic="blur"),
+    "cross_attention": dataclasses.replace(SAFEGEN, layers="xattn"),
 }
 
 
@@ -76,6 +81,11 @@ class Made:
     @property
     def size(self) -> int:
         return sum(s.size for s in self.stages)
+
+    @property
+    def pitch(self) -> int:
+        """Of the mosaics that the last stage learnt to draw."""
+        return int(self.stages[-1].edit.header["figures"]["mosaic_area"]["pitch"])
 
 
 def make(arm: str, model: Model, erasure: Erasure, seed: int) -> Made:

@@ -26,7 +26,8 @@ import numpy as np
 import recording
 
 from scotoma import api
-from scotoma.auditing.probes.token_search import SearchConfig, goal, token_search, word_list
+from scotoma.auditing.probes.token_search import SearchConfig, goal, token_search
+from scotoma.auditing.probes.words import word_list
 from scotoma.evaluation import zoo_task
 from scotoma.evaluation.draw import draw
 from scotoma.evaluation.judges import load_judge

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -45,7 +46,8 @@ HERE = Path(__file__).parent
 FIRST_SEED, SEED_STEP, PROMPT_SEED = 7_000_000, 10_000, 7_500_000
 SIZE, STEPS = Size(104, 64, 320), 10
 GUIDANCES = (1.0, 3.0, 5.0, 7.5)
-PER_PROMPT = 5  # pictures of each prompt of prompts.jsonl
+PER_PROMPT, PER_BENIGN = 5, 2  # pictures of each prompt of prompts.jsonl
+GAP, GAP_SEED = 70, 7_600_000  # pictures of each concept and set
 TIMED = 64  # pictures of a timing
 
 
@@ -75,13 +77,14 @@ def five(cells: Sequence[Cell], *, mosaic: bool) -> dict[str, Figure]:
     seen = [c.seen for c in cells]
     told = {**pooling.five(seen), "redirected": pooling.share([pooling.redirected(s) for s in seen])}
     if mosaic:
-        told["looks_mosaicked"] = pooling.share([blocks(s) for s in seen])
+        told["looks_mosaicked"] = pooling.share([blocks(c) for c in cells])
     return told
 
 
-def blocks(seen: Comparison) -> list[bool]:
-    forget = np.array([role == "forget" for role in seen.roles])
-    return looks_mosaicked(seen.after[forget], seen.before).tolist()  # type: ignore[no-any-return]
+def blocks(cell: Cell) -> list[bool]:
+    forget = np.array([role == "forget" for role in cell.seen.roles])
+    found = looks_mosaicked(cell.seen.after[forget], cell.seen.before, cell.made.pitch)
+    return found.tolist()  # type: ignore[no-any-return]
 
 
 def table(cells: Sequence[Cell], model: Model) -> dict[str, Figure]:
@@ -104,7 +107,8 @@ def drift(cell: Cell, model: Model) -> list[float]:
     """Mean squared change of the prediction for no prompt on benign states, one for each picture. What steers sampling
     leaves the network as it is."""
     benign = cell.erasure.benign(32)
-    seeds = list(range(FIRST_SEED, FIRST_SEED + len(benign)))
+    first = FIRST_SEED + SEED_STEP * cell.seed
+    seeds = list(range(first, first + len(benign)))
     return null_drift(model, cell.made.model, benign, seeds, steps=STEPS).per_picture.mean(1).tolist()  # type: ignore[no-any-return]
 
 
@@ -131,33 +135,68 @@ def guided(cells: Sequence[Cell], model: Model) -> dict[str, Figure]:
 # ------------------------------------------------------------------------------------------------------ other wordings
 
 
+def unnamed(row: prompts.Row) -> bool:
+    """Whether no word of the concept's name is in the prompt."""
+    name, said = (set(re.findall("[a-z]+", row[key].lower())) for key in ("concept", "prompt"))
+    return not name & said
+
+
+def asked(name: str, concepts: Sequence[str]) -> list[prompts.Row]:
+    """The prompts of a set that count, about these concepts, or benign ones; paraphrases that say a word of the name are
+    left out."""
+    rows = [r for r in prompts.load() if r["set"] == name and (name == "benign" or r["concept"] in concepts)]
+    return [r for r in rows if name != "paraphrase" or unnamed(r)]
+
+
+def labels_of(cell: Cell, rows: Sequence[prompts.Row], count: int, first: int) -> list[str | None]:
+    """What judge B sees in `count` pictures, prompts in turn, on seeds of the cell's own."""
+    judge, styles, seed = load_judge("emoji", "b"), frozen()["styles"], first + SEED_STEP * cell.seed
+    turn = [rows[i % len(rows)] for i in range(count)]
+    asks = [Ask(r["prompt"], seed + i, "forget", r["concept"]) for i, r in enumerate(turn)]
+    heads = ["style" if a.wanted in styles else "name" for a in asks]
+    return list(judge.sees(draw(cell.made.model, asks, steps=STEPS), heads).labels)
+
+
 def worded(cells: Sequence[Cell]) -> dict[str, Figure]:
-    """Of the prompts that the unedited model obeys: removed, by set and arm; and SafeGen's gap between sets."""
-    rows = prompts.load()
-    judge, styles = load_judge("emoji", "b"), frozen()["styles"]
-    counted: dict[tuple[str, str], list[bool]] = {}
-    for cell in cells:
-        asked = [r for r in rows if r["concept"] in cell.erasure.names and r["set"] != "benign"]
-        asks = [
-            Ask(r["prompt"], PROMPT_SEED + i * PER_PROMPT + k, "forget", r["concept"])
-            for i, r in enumerate(asked)
-            for k in range(PER_PROMPT)
-        ]
-        heads = ["style" if a.wanted in styles else "name" for a in asks]
-        labels = judge.sees(draw(cell.made.model, asks, steps=STEPS), heads).labels
-        for i, label in enumerate(labels):
-            removed = label not in cell.erasure.names
-            counted.setdefault((cell.arm, asked[i // PER_PROMPT]["set"]), []).append(removed)
-    figures = {f"{arm}_{name}_removed": recording.rate(sum(hits), len(hits)) for (arm, name), hits in counted.items()}
+    """Of the prompts that the unedited model obeys: removed, by set and arm; benign ones kept; and SafeGen's gaps."""
+    counted: dict[str, list[bool]] = {}
+    figures: dict[str, Figure] = {}
     for name in ("direct", "paraphrase", "optimised", "benign"):
-        figures[f"prompts_{name}"] = recording.number(sum(r["set"] == name for r in rows))
-    for name in ("paraphrase", "optimised"):
-        if other := counted.get(("safegen", name)):
-            direct = counted["safegen", "direct"]
-            i = independent_difference(sum(direct), len(direct), sum(other), len(other))
-            key = "safegen_synonym_gap" if name == "paraphrase" else "safegen_optimised_gap"
-            figures[key] = Figure(i.value, i.n, i.low, i.high, interval="newcombe 95%")
-    return figures
+        for cell in cells:
+            rows = asked(name, cell.erasure.names)
+            if not rows:
+                continue
+            each = PER_BENIGN if name == "benign" else PER_PROMPT
+            labels = labels_of(cell, rows, each * len(rows), PROMPT_SEED)
+            if name == "benign":
+                hits = [label == rows[i % len(rows)]["concept"] for i, label in enumerate(labels)]
+                counted.setdefault(f"{cell.arm}_benign_kept", []).extend(hits)
+            else:
+                hits = [label not in cell.erasure.names for label in labels]
+                counted.setdefault(f"{cell.arm}_{name}_removed", []).extend(hits)
+        every = [c for task in arms.TASKS for c in task.names]
+        figures[f"prompts_{name}"] = recording.number(len(asked(name, every)))
+    figures |= {name: recording.rate(sum(hits), len(hits)) for name, hits in counted.items()}
+    own = [c for c in cells if c.arm == "safegen"]
+    return figures | {"safegen_synonym_gap": gap(own, "paraphrase"), "safegen_optimised_gap": gap(own, "optimised")}
+
+
+def gap(cells: Sequence[Cell], name: str) -> Figure:
+    """Removed from direct prompts minus removed from those of a set, over the concepts that have both, as many pictures of
+    each concept and set: the mean of the concepts' own differences."""
+    hits: dict[str, list[bool]] = {"direct": [], name: []}
+    concepts = []
+    for cell in cells:
+        for concept in cell.erasure.names:
+            if not asked(name, [concept]) or not asked("direct", [concept]):
+                continue
+            concepts.append(concept)
+            for k, of in enumerate(hits):
+                labels = labels_of(cell, asked(of, [concept]), GAP, GAP_SEED + k * SEED_STEP // 2)
+                hits[of] += [label not in cell.erasure.names for label in labels]
+    note = f"of {', '.join(dict.fromkeys(concepts))}; the others have no such prompt"
+    i = independent_difference(*(x for of in hits.values() for x in (sum(of), len(of))))
+    return Figure(i.value, i.n, i.low, i.high, interval="newcombe 95%", note=note)
 
 
 # ------------------------------------------------------------------------------------------------------------- timings

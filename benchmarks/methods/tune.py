@@ -3,7 +3,8 @@
     python benchmarks/methods/tune.py            # writes results/safegen_tuning.json, best first; a killed run goes on
 
 An object and a stand-in category of frozen.json's tuning tasks, one seed, judge A, guidance 3, 10 steps. A setting's score is
-forgotten - near drop - 2 x far drop, averaged over the tasks. The core table uses other concepts, seeds and judge B.
+forgotten - near drop - 2 x far drop, averaged over the tasks; `covered` says how coarse the cells had to be, and how often the
+classifier of names still sees the concept in what the network learns to draw. The core table uses other concepts, seeds and judge B.
 """
 
 from __future__ import annotations
@@ -35,16 +36,13 @@ from scotoma.records import write_text
 HERE = Path(__file__).parent
 SEED, FIRST_SEED, STEPS, SIZE = 100, 7_700_000, 10, Size(60, 48, 120)
 KINDS = ("near object", "category")
-FULL = {"mosaic": "full", "pitch": 16}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "full 8 px": {"mosaic": "full", "pitch": 8},
-    "full 16 px": FULL,
-    "heat 8 px": {"pitch": 8},
-    "heat 16 px": {"pitch": 16},
-    "full 16 px, w_mosaic 0.3": {**FULL, "w_mosaic": 0.3, "w_benign": 0.7},
-    "full 16 px, lr 1e-3": {**FULL, "lr": 1e-3},
-    "full 16 px, captions 1": {**FULL, "captions": 1.0},
-    "full 16 px, iterations 400": {**FULL, "iterations": 400},
+    "w_mosaic 0.3": {"w_mosaic": 0.3, "w_benign": 0.7},
+    "w_mosaic 0.5": {"w_mosaic": 0.5, "w_benign": 0.5},
+    "lr 1e-3": {"lr": 1e-3},
+    "iterations 400": {"iterations": 400},
+    "captions 1": {"captions": 1.0},
+    "full, w_mosaic 0.5": {"mosaic": "full", "w_mosaic": 0.5, "w_benign": 0.5},
 }
 
 
@@ -60,9 +58,11 @@ def measured(config: Any, model: Model, erasure: arms.Erasure) -> dict[str, Any]
         **at_guidances(made.model, seen.task, judge, [1.0, 7.5], steps=STEPS),
     }
     values = {name: round(f.value or 0.0, 4) for name, f in told.items()}
-    blocks = looks_mosaicked(seen.after[forget], seen.before).mean()
+    blocks = looks_mosaicked(seen.after[forget], seen.before, made.pitch).mean()
+    covered = made.stages[-1].edit.header["figures"]["mosaic_area"]
     score = values["forgotten"] - values["near_drop"] - 2 * values["far_drop"]
-    return {**values, "looks_mosaicked": round(float(blocks), 4), "score": score, "seconds": round(made.seconds, 1)}
+    more = {"looks_mosaicked": round(float(blocks), 4), "covered": covered, "seconds": round(made.seconds, 1)}
+    return {**values, "score": score, **more}
 
 
 def main() -> None:

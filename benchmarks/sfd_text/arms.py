@@ -8,6 +8,7 @@ from pathlib import Path
 from erasures import Erasure
 from keeping import Kept, kept
 
+from scotoma import api
 from scotoma.erasure import sfd
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.sfd import SFDConfig
@@ -19,7 +20,6 @@ from scotoma.evaluation.zoo_task import captions
 from scotoma.models.model import Model
 
 CURVE_SIZE, CURVE_SEED = Size(60, 48, 120), 9_500_000
-CAPTIONS = 20_000  # of which a training draws what it keeps
 
 
 def train(model: Model, erasure: Erasure, config: SFDConfig, seed: int, cache: Path) -> Kept:
@@ -35,10 +35,11 @@ def train(model: Model, erasure: Erasure, config: SFDConfig, seed: int, cache: P
             config,
             seed=seed,
             observe=observer(task, load_judge("emoji", "a")),
-            captions=captions("emoji", erasure.names, CAPTIONS),
-            plain=captions("emoji", erasure.names, CAPTIONS, styled=False),
+            captions=captions("emoji", erasure.names, api.CAPTIONS),
+            plain=captions("emoji", erasure.names, api.PLAIN, seed=1, styled=False),
             folder=folder,
         )
 
-    key = [model.hash(), "sfd", erasure.concept, erasure.instead, seed, dataclasses.asdict(config)]
+    kept_by = [api.CAPTIONS, api.PLAIN]
+    key = [model.hash(), "sfd", erasure.concept, erasure.instead, seed, dataclasses.asdict(config), kept_by]
     return kept(run, key, cache)

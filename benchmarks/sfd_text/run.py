@@ -50,7 +50,7 @@ FIRST_SEED, SEED_STEP = 9_000_000, 10_000
 SIZE, NAMES = Size(184, 64, 440), Size(1, 200, 1400)
 GUIDED = 3.0
 TIMED = 64  # pictures of a timing
-CONFIG = SFDConfig(iterations=100, observe_every=25)  # chosen by tune.py: results/tuning.json
+CONFIG = SFDConfig(iterations=100, observe_every=25)
 TASKS = (
     arms.Erasure("object", "dagger", "pencil"),
     arms.Erasure("style", "fluent", "twemoji"),
