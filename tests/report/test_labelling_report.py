@@ -58,6 +58,10 @@ def summary(name: str = "words") -> dict[str, Any]:
             {"name": "judge", **asked, "role": "strongest", "subset": None, "trial": None, "why": ""},
         ],
         "duplicates": {"kept": 100, "exact": 7, "near": 1},
+        "leakage": [
+            {"of": "validation", "against": "train", "n": 20, "dialogue": 0, "exchange": 0, "response": 0, "turn": 0, "short": 3, "near_exchange": None, "near_response": None, "near_turn": None},
+            {"of": "test", "against": "train", "n": 35, "dialogue": 0, "exchange": 0, "response": 0, "turn": 0, "short": 1234, "near_exchange": 0, "near_response": 0, "near_turn": 2},
+        ],
         "trial": 50,
         "counts": [
             {"level": "utterance", "split": "train", "label": "commitment", "n": 20}, {"level": "utterance", "split": "train", "label": "none", "n": 45},
@@ -124,6 +128,7 @@ def test_what_the_page_opens_with():
 @pytest.mark.parametrize(
     "told",
     [
+        "validation with train 20 0 0 0 0 3 – – – test with train 35 0 0 0 0 1,234 0 0 2",
         "words left the vote 0.0500",  # who left, and why
         "kappa 0.05 with given labels, under 0.2",
         "llm: m; at most 60 items",

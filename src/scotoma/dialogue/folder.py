@@ -25,7 +25,7 @@ from scotoma.dialogue.config import OF_ITEMS, LabelConfig
 from scotoma.dialogue.duplicates import without_duplicates
 from scotoma.dialogue.guideline import Example, Guideline
 from scotoma.dialogue.schema import Dialogue, Item, Label, Labelled, Stage, Vote
-from scotoma.dialogue.split import audit_sample, split
+from scotoma.dialogue.split import audit_sample, leakage, split
 from scotoma.dialogue.summary import summarise
 from scotoma.dialogue.views import items as views
 from scotoma.errors import DataError
@@ -103,8 +103,9 @@ def read_run(folder: Path) -> LabelRun:
 
 def prepare(
     dialogues: Sequence[Dialogue], out: Path, settings: LabelConfig, header: RunHeader
-) -> tuple[list[Item], dict[str, str], list[str], dict[str, int]]:
-    """Items, splits, ids of the audit sample, counts of duplicates; made once for a folder."""
+) -> tuple[list[Item], dict[str, str], list[str], dict[str, Any]]:
+    """Items, splits, ids of the audit sample, and what is told of how they were made: counts of duplicates, and what validation
+    and test share with training. Made once for a folder."""
     path = out / "items.jsonl"
     own = {k: getattr(settings, k) for k in OF_ITEMS}
     data = hash_of([dataclasses.asdict(d) for d in dialogues] + [own])
@@ -121,11 +122,11 @@ def prepare(
         )
         if not kept.kept:
             raise DataError(f"no item for a label in {len(dialogues)} dialogues; see speaker and levels")
-        splits = split(kept.kept, settings.shares, settings.seed)
+        splits = split(kept.kept, settings.shares, settings.seed, near=settings.near)
         audited = min(settings.audit, len(kept.kept))
         audit = set(audit_sample(kept.kept, audited, settings.seed)) if audited else set()
         rows = [item.row() | {"split": splits[item.id], "audit": item.id in audit} for item in kept.kept]
-        resolved = own | {"duplicates": kept.counts()}
+        resolved = own | {"duplicates": kept.counts(), "leakage": _leakage(kept.kept, splits, settings.near)}
         write_jsonl(path, dataclasses.replace(header, resolved=resolved, hashes={"data": data}), rows)
     known, told = read_jsonl(path)
     if known.hashes.get("data") != data:
@@ -134,7 +135,17 @@ def prepare(
         raise DataError(f"{out} holds a labelling run of {what}; give another folder")
     items = [Item.of({k: v for k, v in row.items() if k not in ("split", "audit")}) for row in told]
     chosen = [row["id"] for row in told if row["audit"]]
-    return items, {row["id"]: row["split"] for row in told}, chosen, known.resolved["duplicates"]
+    facts = {k: known.resolved[k] for k in ("duplicates", "leakage") if k in known.resolved}
+    return items, {row["id"]: row["split"] for row in told}, chosen, facts
+
+
+def _leakage(items: Sequence[Item], splits: Mapping[str, str], near: float | None) -> list[dict[str, Any]]:
+    """What items of validation and test share with those of training, in counts."""
+    out = []
+    for of in ("validation", "test"):
+        told = dataclasses.asdict(leakage(items, splits, near=near, of=of))
+        out.append({"of": of, "against": "train"} | {k: v for k, v in told.items() if k != "ids"})
+    return out
 
 
 def finish(

@@ -56,11 +56,8 @@ def label(
     """
     settings = settings or LabelConfig()
     _check([*annotators, *reserves], filler, strongest, settings)
-    started, told = (
-        _header(command, given, settings, guideline, annotators, reserves, filler, strongest),
-        dict[str, Any](),
-    )
-    items, splits, audit, told["duplicates"] = prepare(dialogues, out, settings, started)
+    started = _header(command, given, settings, guideline, annotators, reserves, filler, strongest)
+    items, splits, audit, told = prepare(dialogues, out, settings, started)
     hashes = {"guideline": guideline.sha256, "items": hash_of([item.row() for item in items])}
     header = dataclasses.replace(started, hashes=hashes)
     log = RecordLog(out / "votes.jsonl", dataclasses.replace(header, resolved={"guideline": guideline.identity}))
@@ -136,7 +133,7 @@ def judge(
     waiting = human.queue(run.items, machine, audit, seed=seed)
     done = human.review(waiting, run.guideline, log, read=read, write=write, who=who, blur=blur)
     history = {i: [h for h in labels if h.stage != "human"] for i, labels in run.history.items()}
-    told = {k: v for k, v in run.summary().items() if k in ("annotators", "duplicates", "trial", "wall")}
+    told = {k: v for k, v in run.summary().items() if k in ("annotators", "duplicates", "leakage", "trial", "wall")}
     finish(folder, run.header, run.items, history, run.splits, run.audit, run.guideline, told)
     return done
 

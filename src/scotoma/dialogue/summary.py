@@ -32,8 +32,8 @@ def summarise(
     guideline: Guideline,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`facts` are what the records do not hold: annotators (name, role, why, ...), duplicates, wall. Every rate is a Figure as a
-    dict."""
+    """`facts` are what the records do not hold: annotators (name, role, why, ...), duplicates, leakage, wall. Every rate is a
+    Figure as a dict."""
     labels = [history[item.id][-1] for item in items]
     counted = {a["name"] for a in facts["annotators"] if a["role"] == "voter"}
     strongest = next((a["name"] for a in facts["annotators"] if a["role"] == "strongest"), "")

@@ -59,6 +59,7 @@ class Section:
 def sections(summary: Mapping[str, Any], student: Mapping[str, Any] | None) -> list[Section]:
     return [
         _counts(summary),
+        _leakage(summary),
         _annotators(summary),
         _flow(summary),
         _gold(summary),
@@ -84,6 +85,29 @@ def _counts(summary: Mapping[str, Any]) -> Section:
     columns = ["Split", "Items", *(label_name(w) for w in shown)]
     lead = "An utterance is judged by itself, a response in its context. Splits keep a dialogue together."
     return Section("counts", "What was labelled", lead, [Table("Items by view, split and label", columns, blocks)], "")
+
+
+def _leakage(summary: Mapping[str, Any]) -> Section:
+    kinds = {
+        "dialogue": "Dialogue",
+        "exchange": "Whole exchange",
+        "response": "Response",
+        "turn": "Any turn",
+        "short": "Short turns alone",
+        "near_exchange": "Near exchange",
+        "near_response": "Near response",
+        "near_turn": "Near turn",
+    }
+    rows: list[Sequence[Cell]] = [
+        [f"{r['of']} with {r['against']}", f"{r['n']:,}", *("–" if r[k] is None else f"{r[k]:,}" for k in kinds)]
+        for r in summary.get("leakage", ())
+    ]
+    lead = (
+        "How many items of a split share something with training. What would teach the answer is 0 in each column: turns of a few "
+        "words, which most dialogues have, are counted apart. Near ones are not the same words but almost."
+    )
+    table = Table("What splits share", ["Splits", "Items", *kinds.values()], [("", rows)])
+    return Section("leakage", "Does anything leak from training?", lead, [table], "It was not counted.")
 
 
 def _annotators(summary: Mapping[str, Any]) -> Section:
