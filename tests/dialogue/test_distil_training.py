@@ -135,10 +135,21 @@ def test_rows_of_the_matrix_have_norm_one_in_each_space():
 
 
 def test_undecided_items_are_left_out_and_counted(tmp_path):
+    """Two of the test: the card and figures.json say on how many of how many they rest."""
     items = labelled(200)
-    gap = dataclasses.replace(items[0], label=Label(items[0].item.id, "", "vote", reason="tie"), split="train")
-    done = run([gap, *items[1:]], tmp_path / "s")
-    assert done.counts["items"]["train"]["undecided"] == 1
+    open_ = {next(one.item.id for one in items if one.split == "train")}
+    open_ |= {one.item.id for one in [one for one in items if one.split == "test"][:2]}
+    gaps = [
+        dataclasses.replace(one, label=Label(one.item.id, "", "vote", reason="tie")) if one.item.id in open_ else one
+        for one in items
+    ]
+    done = run(gaps, tmp_path / "s")
+    assert done.counts["items"]["train"]["undecided"] == 1 and done.counts["items"]["test"]["undecided"] == 2
+    n = sum(one.split == "test" for one in items)
+    told = json.loads((tmp_path / "s/figures.json").read_text())["counts"]["decided"]
+    assert told["test"] == f"{n - 2} decided of {n}" and told["validation"].split()[0] == told["validation"].split()[-1]
+    assert done.card.categories[0].measured_on.startswith(f"{n - 2} decided of {n} items of the test split")
+    assert done.figures["accuracy"].n == n - 2
 
 
 def test_an_undecided_item_teaches_by_its_soft_label_in_training_alone():

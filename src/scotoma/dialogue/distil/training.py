@@ -3,8 +3,9 @@
     items with labels -> suspect labels of the training split out (noise.py) -> class weights -> fit, with an early stop on
     average precision of validation -> calibration and thresholds on validation (thresholds.py) -> figures on test (figures.py)
 
-Labels of validation and test are taken as they are: they are the calibrated ones of the run. The test split is looked at once, at
-the end.
+Labels of validation and test are taken as they are: they are the calibrated ones of the run. Items that are still open there, the
+hardest, neither set a threshold nor are in a figure; card and figures.json say how many were decided of how many. The test split
+is looked at once, at the end.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class DistilConfig:
 
 @dataclass(frozen=True)
 class Distilled:
-    """What came of it. `counts`: items by split and label, those without a label, suspects by label. `seconds` by stage."""
+    """What came of it. `counts`: items by split and label, those without a label, how many were decided, suspects by label.
+    `seconds` by stage."""
 
     folder: Path
     student: Student
@@ -138,7 +140,7 @@ def distil(
         encoder=learner.encoder,
     )
     learner.write(folder)
-    card = _card(guideline, route, train, test, scores, cuts[chosen])
+    card = _card(guideline, route, train, test, counts["decided"]["test"], scores, cuts[chosen])
     told = {
         "route": route,
         "seed": seed,
@@ -223,15 +225,23 @@ def _counts(labelled: Sequence[Labelled], train: Samples, suspect: np.ndarray, g
         return {guideline.positive: int((found == 1).sum()), guideline.negative: int((found == 0).sum())}
 
     labels = Counter((one.split, one.label.label or "undecided") for one in labelled)
+    decided = {split: [bool(one.label.label) for one in labelled if one.split == split] for split in SPLITS}
     return {
         "items": {split: {label: n for (s, label), n in sorted(labels.items()) if s == split} for split in SPLITS},
+        "decided": {split: f"{sum(rows)} decided of {len(rows)}" for split, rows in decided.items()},
         "soft labels": int((train.targets != train.truth).sum()),
         "suspect": by_label(suspect),
     }
 
 
 def _card(
-    guideline: Guideline, route: str, train: Samples, test: Samples, scores: np.ndarray, threshold: float
+    guideline: Guideline,
+    route: str,
+    train: Samples,
+    test: Samples,
+    decided: str,
+    scores: np.ndarray,
+    threshold: float,
 ) -> Card:
     sensitivity, specificity = right_at(threshold, scores, test.truth)
     what = " ".join(guideline.definition.split())
@@ -241,7 +251,7 @@ def _card(
         threshold,
         sensitivity,
         specificity,
-        f"{len(test)} items of the test split, labelled under {guideline.identity}",
+        f"{decided} items of the test split, labelled under {guideline.identity}",
     )
     source = (
         f"distilled with scotoma {scotoma.__version__} (route {route}) from {len(train)} items, {guideline.identity}"
