@@ -83,6 +83,14 @@ def test_a_sentence_encoder_reads_one_spelling(encoder_folder):
     assert np.abs(encode(["cot"]) - encode(["cat"])).max() > 0.01
 
 
+@pytest.mark.parametrize("words", [600, 30_000])
+def test_the_end_of_a_long_text_is_read(encoder_folder, words):
+    """What is judged may stand behind a long question: of too many tokens, and of too many characters, the last one counts."""
+    encode, _ = sentence_encoder(encoder_folder)
+    cat, dog = encode(["a " * words + "cat", "a " * words + "dog"])
+    assert np.abs(cat - dog).max() > 1e-5
+
+
 def test_encoders_that_cannot_be_loaded(encoder_folder, tmp_path):
     with pytest.raises(ModelError, match="is not a folder"):
         sentence_encoder(tmp_path / "none")

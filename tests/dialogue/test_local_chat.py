@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from scotoma.dialogue.annotators import local as module
 from scotoma.dialogue.annotators.local import local_chat
 from scotoma.errors import MissingExtraError, ModelError, UnsafeFileError, UsageError
 
@@ -108,6 +110,20 @@ def test_log_probabilities_are_those_of_a_plain_pass(
                 assert reply.choices[choice] == pytest.approx(total / count, abs=1e-4)
             assert reply.text == max(CHOICES, key=lambda c: reply.choices[c])
             assert reply.tokens_out == {"yes": 1, "perhaps not so": 3}[reply.text]
+
+
+def test_logits_are_computed_where_they_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a prompt behind its last token; of "perhaps not so" also behind its first two. A model that gives all says the same."""
+    loaded: list[Any] = []
+    load = module._load
+    monkeypatch.setattr(module, "_load", lambda *given: loaded.append(load(*given)) or loaded[-1])
+    chat, widths = local_chat(folder), list[int]()
+    loaded[0].model.lm_head.register_forward_pre_hook(lambda _, given: widths.append(given[0].shape[1]))
+    replies = chat.complete(CONVERSATIONS, CHOICES)
+    assert set(widths) == {1, 2}
+    monkeypatch.setattr(module, "_load", lambda *given: dataclasses.replace(load(*given), keeps=False))
+    for reply, other in zip(replies, local_chat(folder).complete(CONVERSATIONS, CHOICES), strict=True):
+        assert reply.choices == pytest.approx(other.choices, abs=1e-5)
 
 
 def test_sums_where_they_are_asked_for(folder: Path, plain: tuple[Any, Any]) -> None:

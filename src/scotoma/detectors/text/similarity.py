@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from scotoma.detectors.card import Card, Category
 from scotoma.detectors.contract import Detector
-from scotoma.detectors.text.normalise import LONGEST, plain
+from scotoma.detectors.text.normalise import cut, plain
 from scotoma.detectors.text.runs import run_by_length, torch_run
+from scotoma.detectors.text.segments import head_and_tail
 from scotoma.errors import ModelError, UsageError
 from scotoma.weights.folders import quiet, refuse_pickles
 from scotoma.weights.hashing import hash_tensors
@@ -100,8 +101,8 @@ class MeanPooled(nn.Module):
 
 def sentence_encoder(folder: str | Path, *, batch_size: int = 32) -> tuple[Encode, str]:
     """The encoder of a sentence-transformers folder (a transformers model in safetensors, mean pooling), and the sha256 of its
-    weights. Texts are read in one spelling (normalise.py) up to the model's length; what goes beyond is not seen. Batches are
-    of similar length, and a special token that somebody types is read as the letters it is.
+    weights. Texts are read in one spelling (normalise.py); of one that is longer than the model reads, head and tail are.
+    Batches are of similar length, and a special token that somebody types is read as the letters it is.
 
     Raises UnsafeFileError for pickles, ModelError for a folder that is not complete.
     """
@@ -109,8 +110,9 @@ def sentence_encoder(folder: str | Path, *, batch_size: int = 32) -> tuple[Encod
     run = torch_run(MeanPooled(model).eval())
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        spelt = [plain(text[:LONGEST]) for text in texts]
-        rows = tokenizer(spelt, truncation=True, max_length=longest, split_special_tokens=True)["input_ids"]
+        spelt = [plain(cut(text)) for text in texts]
+        whole = tokenizer(spelt, truncation=False, split_special_tokens=True, verbose=False)["input_ids"]
+        rows = [head_and_tail(ids, longest) for ids in whole]  # with what the tokenizer puts at both ends
         return run_by_length(run, rows, tokenizer.pad_token_id or 0, most=batch_size)
 
     return encode, sha256

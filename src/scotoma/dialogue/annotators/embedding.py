@@ -26,7 +26,8 @@ BATCH = 64
 
 def similarity_to_descriptions(encode: Encode, sha256: str, name: str = "descriptions") -> Annotator:
     """Zero-shot by sentences: the cosine of the item with each description, the mean of the two best of each label, a softmax
-    of the two means. What the customer said last is put before the response. `sha256` is that of the encoder's weights."""
+    of the two means. What the customer said last is put before the response, which stays however long that is, since of a
+    long text head and tail are read. `sha256` is that of the encoder's weights."""
     of_guideline = once(lambda g: [encode(list(g.descriptions[label])) for label in g.labels])
 
     def score(items: Sequence[Item], guideline: Guideline) -> np.ndarray:
