@@ -150,8 +150,20 @@ def test_what_is_too_long_with_all_of_its_turns_is_not_paid_for() -> None:
         assert told["error"]["code"] == "limit_exceeded" and len(got) == 1
 
 
-@pytest.mark.parametrize("more", [{"stream": True}, {"tools": []}, {"logprobs": True}, {"messages": []}, {"n": 9}])
-def test_what_would_pass_by_what_judges_is_not_taken(more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"stream": True},
+        {"stream": 0},
+        {"temperature": False},
+        {"top_p": "0.5"},
+        {"tools": []},
+        {"logprobs": True},
+        {"messages": []},
+        {"n": 9},
+    ],
+)
+def test_what_would_pass_by_what_judges_or_does_not_fit_is_not_taken(more: dict[str, Any]) -> None:
     with proxy(saying(completion("an apple"))) as (server, got):
         assert ask(server, **more)[0] == 400
     assert got == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _whole(text: str) -> str:
@@ -16,6 +16,13 @@ def _whole(text: str) -> str:
     if not text.isascii() and re.search("[\ud800-\udfff]", text):  # a data URL of megabytes is ASCII
         raise ValueError("holds half of a character")
     return text
+
+
+def _no(value: object) -> object:
+    """For a Literal[False], which 0 is equal to."""
+    if value is not False:
+        raise ValueError("is not taken here")
+    return value
 
 
 Words = Annotated[str, Field(max_length=50_000), AfterValidator(_whole)]
@@ -154,7 +161,7 @@ class Message(Asked):
         return self.content if isinstance(self.content, str) else "\n".join(p.text for p in self.content)
 
 
-Number = Annotated[float, Field(strict=False, ge=-1000, le=1000, allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
 
 class ChatRequest(Asked):
@@ -163,7 +170,7 @@ class ChatRequest(Asked):
     model: Annotated[Short, Field(min_length=1)]
     messages: Annotated[list[Message], Field(min_length=1, max_length=100)]
     n: Annotated[int, Field(ge=1, le=8)] | None = None
-    stream: Literal[False] | None = None
+    stream: Annotated[Literal[False], BeforeValidator(_no)] | None = None
     temperature: Number | None = None
     top_p: Number | None = None
     presence_penalty: Number | None = None
