@@ -120,6 +120,15 @@ def test_prevalence_of_clusters_is_that_of_as_many_cases() -> None:
     assert math.isnan(clustered_prevalence(8, 20, [1] * 20, Counted(50, 100), Counted(50, 100)).value)
 
 
+def test_a_hit_in_many_clusters_is_no_lack_of_hits() -> None:
+    """1 of 600 in 200 clusters of three is a third of a hit in 200 cases: not the interval of none, which rounding makes of it."""
+    right = Counted(10**6, 10**6), Counted(10**6, 10**6)
+    one, none = (clustered_prevalence(hits, 600, [3] * 200, *right) for hits in (1, 0))
+    assert one.value == pytest.approx(1 / 600) and one.n == 600
+    assert one.high == pytest.approx(rogan_gladen(1 / 3, 200, *right).high)
+    assert one.high > none.high > 1 / 600 and none.value == 0
+
+
 def test_numbers_of_clusters_need_not_be_dense_and_are_like_their_names() -> None:
     before, after = np.array([1, 1, 0, 1, 1], bool), np.array([0, 1, 0, 0, 1], bool)
     names, numbers = ["b", "a", "b", "c", "c"], np.array([7, 2, 7, 40, 40])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from scotoma.statistics import Counted, any_of, rogan_gladen
+from scotoma.statistics import Counted, any_of, beyond, clopper_pearson, rogan_gladen
 
 METHODS = ("exact", "lang-reiczigel")
 
@@ -63,6 +63,36 @@ def test_rates_that_do_not_fit_together_are_undefined():
     for method in METHODS:
         found = rogan_gladen(0, 500, Counted(90, 100), Counted(50, 100), method=method)
         assert math.isnan(found.value) and (found.low, found.high) == (0, 1)
+
+
+@pytest.mark.parametrize("n, fits", [(300, True), (400, False)])
+def test_fewer_flags_than_false_alarms_alone_are_0_within_chance_and_undefined_beyond_it(n, fits):
+    """No flag in n, Sp 95 / 100: a third of 5 % beyond, Sp goes up to 0.9867 and leaves 0.0133 of false alarms; q goes up to
+    1 - 0.008333^(1/n), 0.0158 for 300 and 0.0119 for 400."""
+    part = 1 - 0.05 / 3
+    of_sp, of_q = clopper_pearson(95, 100, part)[1], clopper_pearson(0, n, part)[1]
+    assert (of_q > 1 - of_sp) == fits
+    found = rogan_gladen(0, n, Counted(90, 100), Counted(95, 100))
+    if fits:
+        assert found.value == 0 == found.low and 0 < found.high < 0.02
+    else:
+        assert math.isnan(found.value) and (found.low, found.high) == (0, 1)
+
+
+def test_what_was_cut_off_says_so():
+    right = Counted(90, 100), Counted(95, 100)
+    assert beyond(0.04, *right).startswith("fewer are flagged than the false alarms")
+    assert beyond(0.95, *right).startswith("more are flagged than the sensitivity")
+    assert beyond(0.05, *right) == beyond(0.5, *right) == beyond(0.9, *right) == ""
+
+
+def test_counts_need_not_be_whole():
+    """Between the intervals of the whole counts on either side, at the same rates."""
+    low, mid, high = (
+        rogan_gladen(100 * m, 200 * m, Counted(90 * m, 100 * m), Counted(95 * m, 100 * m)) for m in (1, 1.155, 2)
+    )
+    assert low.value == pytest.approx(mid.value) == high.value and mid.n == 231
+    assert low.low < mid.low < high.low and low.high > mid.high > high.high
 
 
 @given(st.data())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scotoma.detectors.thresholds import best_f1, best_youden
+from scotoma.detectors.thresholds import best_f1, best_youden, right_at
 from scotoma.errors import DataError
 
 NAN = float("nan")
@@ -34,3 +34,12 @@ def test_scores_below_0_are_cut_too():
 def test_one_kind_alone_gives_no_threshold(labels):
     with pytest.raises(DataError, match="label some of each"):
         best_f1(np.linspace(0, 1, len(labels)), np.array(labels, float))
+
+
+def test_cases_of_a_group_count_as_what_they_are_worth():
+    """There: 3 of 4 right, in groups of 2, 1, 1: 4^2 / 6 = 8/3 cases, of which 3/4 are 2. Not there: alone, 2 of 3."""
+    scores, labels = np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3, 0.9]), np.array([1, 1, 1, 1, 0, 0, 0.0])
+    there, clear = right_at(0.5, scores, labels, ["a", "a", "b", "c", "a", "d", "e"])
+    assert there == pytest.approx((2, 8 / 3)) and clear == (2, 3)
+    assert right_at(0.5, scores, labels) == ((3, 4), (2, 3))
+    assert right_at(0.5, scores[:0], labels[:0], []) == ((0, 0), (0, 0))

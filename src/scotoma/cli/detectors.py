@@ -107,7 +107,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _rates(category: Any) -> str:
     if category.sensitivity is None or category.specificity is None:
         return "never measured"
-    (a, n), (b, m) = category.sensitivity, category.specificity
+    (a, n), (b, m) = ([round(x, 1) for x in counted] for counted in (category.sensitivity, category.specificity))
     return f"sensitivity {a}/{n}, specificity {b}/{m} on {category.measured_on}"
 
 

@@ -55,7 +55,7 @@ def calibrate(
 ) -> Calibration:
     """`labels` N C of 1, 0, nan for `categories`, which may be some of the detector's; items of one group stay together.
 
-    Undecided items are in no rate. Raises UsageError for a category that the detector does not have or arrays that do not fit,
+    Undecided items are in no rate, and items of one group count as what they are worth. Raises UsageError for a category that the detector does not have or arrays that do not fit,
     DataError where a half lacks items that are there, or that are not.
     """
     for name in categories:
@@ -73,6 +73,7 @@ def calibrate(
         known = np.isfinite(labels[:, k]) & np.isfinite(scores)
         undecided[name] = int((~first & np.isfinite(labels[:, k]) & ~np.isfinite(scores)).sum())
         halves = [(scores[half & known], labels[half & known, k]) for half in (first, ~first)]
+        measured = [g for g, use in zip(groups, ~first & known, strict=True) if use]
         for half_labels in (halves[0][1], halves[1][1]):
             if not {0.0, 1.0} <= set(half_labels.tolist()):
                 raise DataError(
@@ -80,7 +81,7 @@ def calibrate(
                     "more groups"
                 )
         threshold = best_youden(*halves[0])
-        sensitivity, specificity = right_at(threshold, *halves[1])
+        sensitivity, specificity = right_at(threshold, *halves[1], measured)
         new[name] = dataclasses.replace(
             detector.card.category(name),
             threshold=threshold,

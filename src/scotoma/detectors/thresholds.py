@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
 from scotoma.errors import DataError
 from scotoma.statistics import Counted
+from scotoma.statistics.clustered import numbered, worth
 
 Criterion = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 
@@ -40,10 +41,17 @@ def _best(scores: np.ndarray, labels: np.ndarray, criterion: Criterion) -> float
     return float((ranked[k] + below) / 2)
 
 
-def right_at(threshold: float, scores: np.ndarray, labels: np.ndarray) -> tuple[Counted, Counted]:
-    """Sensitivity and specificity: flagged of those that are there, and clear of those that are not."""
+def right_at(
+    threshold: float, scores: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable] | np.ndarray | None = None
+) -> tuple[Counted, Counted]:
+    """Sensitivity and specificity: flagged of those that are there, and clear of those that are not. Cases of one of `groups`,
+    which share a prompt or a source, count as what they are worth."""
     flagged, there, clear = scores >= threshold, labels == 1, labels == 0
-    return (
-        Counted(int((flagged & there).sum()), int(there.sum())),
-        Counted(int((~flagged & clear).sum()), int(clear.sum())),
-    )
+    of = np.arange(len(labels)) if groups is None else numbered(groups)
+    return _counted(flagged[there], of[there]), _counted(~flagged[clear], of[clear])
+
+
+def _counted(right: np.ndarray, groups: np.ndarray) -> Counted:
+    k, n = int(right.sum()), len(right)
+    share = worth(np.bincount(groups)) / n if n else 1.0
+    return Counted(k, n) if share == 1 else Counted(share * k, share * n)

@@ -15,6 +15,7 @@ from scotoma.report.rates import (
     Block,
     Cell,
     DetectorTable,
+    Measured,
     TableRow,
     figure,
     header_of,
@@ -23,7 +24,6 @@ from scotoma.report.rates import (
     read,
     spoken_name,
 )
-from scotoma.statistics import clopper_pearson
 
 COUNTS = {
     "keep": ("kept", "keep.jsonl"),
@@ -111,11 +111,9 @@ def _table(name: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
 def _card(facts: Mapping[str, Any]) -> dict[str, Any]:
     """A detector's card in lines of text."""
 
-    def right(told: Sequence[int] | None) -> str:
-        if not told or not told[1]:
-            return "not measured"
-        k, n = int(told[0]), int(told[1])
-        return f"{page.percent(k / n)} ({k:,} of {n:,}, {page.percent_range(*clopper_pearson(k, n))})"
+    def right(told: Sequence[float] | None) -> str:
+        m = Measured.of(told)
+        return "not measured" if m is None else f"{m.share} ({m.sample})"
 
     categories = [
         {

@@ -272,12 +272,14 @@ class Measured:
     sample: str
 
     @classmethod
-    def of(cls, told: Sequence[int] | None) -> Measured | None:
-        """From (right, of how many); None where nothing was measured."""
+    def of(cls, told: Sequence[float] | None) -> Measured | None:
+        """From (right, of how many), which are no whole numbers where cases that belong together count as what they are worth;
+        None where nothing was measured."""
         if told is None or not told[1]:
             return None
-        k, n = int(told[0]), int(told[1])
-        return cls(page.percent(k / n), f"{k:,} of {n:,}, {page.percent_range(*clopper_pearson(k, n))}")
+        k, n = told
+        many = f"{k:,} of {n:,}" if k % 1 == n % 1 == 0 else f"worth {k:,.1f} of {n:,.1f} cases"
+        return cls(page.percent(k / n), f"{many}, {page.percent_range(*clopper_pearson(k, n))}")
 
 
 def alone(facts: Mapping[str, Any]) -> str:

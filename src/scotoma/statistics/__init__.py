@@ -20,13 +20,14 @@ from scotoma.statistics.intervals import (
     sample_size,
     wilson,
 )
-from scotoma.statistics.prevalence import Compounded, Counted, any_of, rogan_gladen
+from scotoma.statistics.prevalence import Compounded, Counted, any_of, beyond, rogan_gladen
 
 __all__ = [
     "Compounded",
     "Counted",
     "Interval",
     "any_of",
+    "beyond",
     "bootstrap_mean",
     "clopper_pearson",
     "cluster_sign_test",

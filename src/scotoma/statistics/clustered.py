@@ -13,10 +13,10 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
+from scipy.special import stdtrit
 
 from scotoma.statistics.differences import mcnemar_exact, tango
-from scotoma.statistics.intervals import Interval, tail_of
+from scotoma.statistics.intervals import Interval, clopper_pearson, tail_of
 from scotoma.statistics.prevalence import Counted, rogan_gladen
 
 Method = Literal["clusters", "korn-graubard"]
@@ -61,12 +61,8 @@ def clustered_prevalence(
 ) -> Interval:
     """A rate of `hits` in n corrected for the detector's errors (`rogan_gladen`), with the interval of as many cases as clusters
     of these `sizes` are worth. nan where no prevalence fits. Raises ValueError for n of 0."""
-    cases = max(1, math.floor(worth(np.asarray(sizes))))
-    value = rogan_gladen(hits, n, sensitivity, specificity).value
-    i = rogan_gladen(round(hits / n * cases), cases, sensitivity, specificity)
-    if math.isnan(value) or math.isnan(i.value):
-        return Interval(math.nan, n, 0.0, 1.0)
-    return Interval(value, n, min(i.low, value), max(i.high, value))
+    share = worth(np.asarray(sizes)) / n
+    return rogan_gladen(share * hits, share * n, sensitivity, specificity)._replace(n=n)
 
 
 def clustered_difference(
@@ -113,8 +109,5 @@ def numbered(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
 
 
 def beta_interval(rate: float, cases: float, level: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson where neither the hits nor the cases need be whole numbers."""
-    a, k = tail_of(level), rate * cases
-    low = 0.0 if rate <= 0 else float(betaincinv(k, cases - k + 1, a))
-    high = 1.0 if rate >= 1 else float(betaincinv(k + 1, cases - k, 1 - a))
-    return low, high
+    """Clopper-Pearson from a rate, of cases that need be no whole number."""
+    return clopper_pearson(rate * cases, cases, level)

@@ -19,11 +19,12 @@ class Interval(NamedTuple):
     high: float
 
 
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Exact interval (low, high) of a proportion, k hits of n; (0, 1) for n = 0.
 
     The ends are quantiles of Beta distributions (Clopper and Pearson, Biometrika 26, 1934): coverage is at least
-    `level` for every true rate. For k = 0 the upper end is 1 - (alpha/2)^(1/n).
+    `level` for every true rate. For k = 0 the upper end is 1 - (alpha/2)^(1/n). Neither need be a whole number: cases that are
+    not independent are worth fewer (statistics/clustered.py).
     """
     check_counts(k, n)
     a = tail_of(level)
@@ -115,7 +116,7 @@ def _reach(value: float, end: float, share: float) -> float:
     return value if value == end else value + share * (end - value)
 
 
-def check_counts(k: int, n: int) -> None:
+def check_counts(k: float, n: float) -> None:
     if not 0 <= k <= n:
         raise ValueError(f"need 0 <= k <= n, got k={k}, n={n}")
 

@@ -10,15 +10,16 @@ from scotoma.statistics.intervals import Interval, check_counts, clopper_pearson
 
 
 class Counted(NamedTuple):
-    """k right of n: a sensitivity measured on n cases that are there, or a specificity on n that are not."""
+    """k right of n: a sensitivity measured on n cases that are there, or a specificity on n that are not. No whole numbers where
+    cases share a prompt or a source: then of as many as they are worth (statistics/clustered.py)."""
 
-    k: int
-    n: int
+    k: float
+    n: float
 
 
 def rogan_gladen(
-    flagged: int,
-    n: int,
+    flagged: float,
+    n: float,
     sensitivity: Counted,
     specificity: Counted,
     level: float = 0.95,
@@ -34,26 +35,36 @@ def rogan_gladen(
     least coverage is 0.933 over Se + Sp from 1.25 and 0.946 from 1.7 on (part of it in tests/test_prevalence.py).
 
     The value is nan and the interval [0, 1] where the detector says nothing (Se + Sp at or below 1, or nothing known of one
-    of them) and where no prevalence fits the three rates (fewer flags than the false alarms that Sp alone makes, say).
-    Raises ValueError for impossible counts or an unknown method.
+    of them) and where no prevalence fits the three rates: fewer flags than the false alarms that Sp alone makes, with the
+    upper end of q at or below 1 - the upper end of Sp, or likewise more than Se leaves. Fewer, but within these ends, are a
+    value of 0 (`beyond` says so). Counts need not be whole. Raises ValueError for impossible counts or an unknown method.
     """
     for k, m in ((flagged, n), sensitivity, specificity):
         check_counts(k, m)
     if method not in ("exact", "lang-reiczigel"):
         raise ValueError(f"method must be exact or lang-reiczigel, got {method!r}")
     if not (n and sensitivity.n and specificity.n):
-        return Interval(math.nan, n, 0.0, 1.0)
+        return Interval(math.nan, int(n), 0.0, 1.0)
     q, se, sp = flagged / n, sensitivity.k / sensitivity.n, specificity.k / specificity.n
     if se + sp <= 1:
-        return Interval(math.nan, n, 0.0, 1.0)
+        return Interval(math.nan, int(n), 0.0, 1.0)
     value = _prevalence(q, se, sp)
     known = (Counted(flagged, n), sensitivity, specificity)
     low, high = _exact(*known, level) if method == "exact" else _lang_reiczigel(*known, level)
     if low == high:  # all of it lies beyond 0 or 1: the three rates hardly fit together, which is no certainty
         low, high = _exact(*known, level)
     if low == high:
-        return Interval(math.nan, n, 0.0, 1.0)
-    return Interval(value, n, min(low, value), max(high, value))
+        return Interval(math.nan, int(n), 0.0, 1.0)
+    return Interval(value, int(n), min(low, value), max(high, value))
+
+
+def beyond(q: float, sensitivity: Counted, specificity: Counted) -> str:
+    """Why a prevalence of 0 or 1 is one that was cut off, in a sentence; "" where it is not."""
+    if q * specificity.n < specificity.n - specificity.k:
+        return "fewer are flagged than the false alarms that the specificity alone makes, within what chance explains"
+    if q * sensitivity.n > sensitivity.k:
+        return "more are flagged than the sensitivity alone would, within what chance explains"
+    return ""
 
 
 def _prevalence(q: float, se: float, sp: float) -> float:

@@ -157,7 +157,8 @@ def fit(
     scores = unchosen.scores(features)
     cuts = (best_f1(scores[parts.validation, h], labels[parts.validation, h]) for h in range(len(names)))
     thresholds = tuple(min(max(cut, 1e-6), 1 - 1e-6) for cut in cuts)  # a score of 0 or 1 has no odds
-    right = [right_at(cut, scores[parts.test, h], labels[parts.test, h]) for h, cut in enumerate(thresholds)]
+    asked = [prompts[i] for i in parts.test]
+    right = [right_at(cut, scores[parts.test, h], labels[parts.test, h], asked) for h, cut in enumerate(thresholds)]
     sensitivity, specificity = zip(*right, strict=True)
     return Fitted(heads, shares, thresholds, sensitivity, specificity, clip)
 

@@ -98,7 +98,8 @@ def fit(
         optimiser.step()
     tuned = Vectors(kept)
     threshold = best_f1(tuned.scores(features[parts.validation]), labels[parts.validation])
-    right = right_at(threshold, tuned.scores(features[parts.test]), labels[parts.test])
+    asked = [prompts[i] for i in parts.test]
+    right = right_at(threshold, tuned.scores(features[parts.test]), labels[parts.test], asked)
     return Vectors(kept, threshold, *right)
 
 
