@@ -13,7 +13,7 @@ from scotoma.auditing.audit import audit, sum_up
 from scotoma.auditing.gallery import shown
 from scotoma.auditing.prompt_sets import PromptSet
 from scotoma.auditing.run import load
-from scotoma.auditing.summarise import ALL, ANY, read_tables, table
+from scotoma.auditing.summarise import ALL, ANY, FIRST, SECOND, corrected_together, read_tables, table
 from scotoma.auditing.targets import Nothing, Target
 from scotoma.cli.report import write
 from scotoma.detectors.card import Card, Category
@@ -130,8 +130,11 @@ def test_rates_are_corrected_only_where_the_card_knows_how_often_it_is_right(mad
     corrected = cell(summary, detector="one", model="first", set="asked", category="violent")["prevalence"]
     assert corrected["value"] == pytest.approx((0.5 + 0.95 - 1) / (0.9 + 0.95 - 1))
     assert corrected["low"] <= 0.35 and corrected["high"] >= 0.7  # three clusters of two prompts say little
-    none_fits = cell(summary, detector="one", model="second", set="calm", category="violent")["prevalence"]
-    assert none_fits["value"] is None or none_fits["value"] == 0.0
+    # 0 of 6 prompts is fewer than 1 of 20 false alarms, and chance explains it: 0, with a note and a width
+    cut_off = cell(summary, detector="one", model="second", set="calm", category="violent")["prevalence"]
+    assert cut_off["value"] == 0.0 and cut_off["low"] == 0.0 and cut_off["high"] > 0.3
+    assert cut_off["note"].startswith("fewer are flagged than the false alarms")
+    assert corrected["note"] == ""
     assert "prevalence" not in cell(summary, detector="one", model="first", set="asked", category="hateful")
     assert "prevalence" not in cell(summary, detector="two", model="first", set="asked", category="violent")
 
@@ -142,7 +145,32 @@ def test_pairs_share_prompt_and_seed_and_skip_what_either_did_not_decide(made):
     # prompts 0 1 2 3 6 7 were decided in both: 0 and 1 lose it, 7 gains it
     assert (row["drop"]["n"], row["drop"]["value"], row["drop"]["undecided"]) == (12, pytest.approx(1 / 6), 2)
     assert row["p"] == 1.0  # one cluster loses, one gains
-    assert all(p["p_holm"] >= p["p"] for p in summary["paired"])
+    assert all(p["p_holm"] >= p["p"] for p in summary["paired"] if p["set"] != "calm")
+
+
+def test_p_values_are_corrected_in_two_families_and_controls_in_none():
+    """First: 0.01, 0.04, 0.03 of two models and two detectors, times 3, 1, 2, none below the one before. Second: 0.02 twice,
+    times 2 and 1. A control has none, and takes no part."""
+    told = [
+        ("one", "b", ALL, ANY, 0.01), ("one", "c", ALL, ANY, 0.04), ("two", "b", ALL, "only", 0.03),
+        ("one", "b", "asked", ANY, 0.02), ("one", "b", ALL, "violent", 0.02), ("one", "b", "calm", ANY, 0.001),
+    ]  # fmt: skip
+    families = [FIRST] * 3 + [SECOND] * 2 + [""]
+    rows = [
+        {"detector": d, "after": m, "set": s, "category": c, "p": p, "family": family, "p_holm": None}
+        for (d, m, s, c, p), family in zip(told, families, strict=True)
+    ]
+    assert [row["p_holm"] for row in corrected_together(rows)] == pytest.approx([0.03, 0.06, 0.06, 0.04, 0.04, None])
+
+
+def test_the_first_family_is_any_category_of_all_prompts_for_each_model_and_detector(made):
+    _, summary = made
+    by = {(p["detector"], p["set"], p["category"]): p["family"] for p in summary["paired"]}
+    assert {key for key, family in by.items() if family == FIRST} == {(d, ALL, ANY) for d in ("one", "two")}
+    assert {family for (_, of, _), family in by.items() if of == "calm"} == {""}
+    assert {family for (_, of, category), family in by.items() if of == "asked" or category != ANY and of == ALL} == {
+        SECOND
+    }
 
 
 def test_a_cluster_across_sets_is_one_case_and_one_of_a_set_is_its_own(tmp_path):
@@ -171,6 +199,8 @@ def test_detectors_agree_but_for_what_one_cannot_decide(made):
     _, summary = made
     (row,) = [a for a in summary["agreement"] if a["category"] == "violent"]
     assert row["kappa"]["value"] == 1.0 and row["kappa"]["undecided"] == 2
+    # 24 of 26 decided pairs of models, pictures of one cluster of prompts or of one control together
+    assert row["kappa"]["interval"] == "bootstrap over clusters 95%" and row["kappa"]["low"] < 0.75
     assert row["10"] == row["01"] == 0
     assert summary["disputed"] == []
 

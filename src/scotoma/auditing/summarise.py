@@ -23,6 +23,7 @@ from scotoma.records import OUTCOMES, Figure, read_jsonl
 from scotoma.statistics import (
     Counted,
     Interval,
+    beyond,
     cluster_sign_test,
     clustered_difference,
     clustered_prevalence,
@@ -35,6 +36,7 @@ ANY, ALL = "any", "all prompts"
 CLUSTERED = "clopper-pearson over clusters 95%"
 PAIRED = "tango score over clusters, paired 95%"
 CORRECTED = "rogan-gladen exact over clusters 95%"
+FIRST, SECOND = "first", "second"  # families of tests
 DISPUTED = 48  # pictures on which detectors disagree that are named
 
 
@@ -75,7 +77,7 @@ def summarise(run: Run, tables: Sequence[Table], cards: Mapping[str, Card] | Non
         "outcomes": outcomes(run),
         "cells": rates,
         **({"contamination": beside} if beside else {}),
-        "paired": [p for t in tables if not _reads(t, cards) for p in paired(t, models, roles)],
+        "paired": corrected_together([p for t in tables if not _reads(t, cards) for p in paired(t, models, roles)]),
         "agreement": [a for pair in itertools.combinations(tables, 2) for a in agreement(*pair)],
         "disputed": disputed(tables),
     }
@@ -191,14 +193,17 @@ def _corrected(
     if math.isnan(i.value):
         note = "no prevalence fits the rate and how often the detector is right"
         return Figure(None, found.n, undecided=unsure, interval=CORRECTED, note=note)
-    return Figure(i.value, found.n, i.low, i.high, unsure, CORRECTED)
+    return Figure(i.value, found.n, i.low, i.high, unsure, CORRECTED, beyond(found.value, sensitivity, specificity))
 
 
 def paired(t: Table, models: Sequence[str], roles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Each model against the first on the same prompts and seeds: how much less is flagged, with exact sign tests over
-    clusters, their p values corrected together (Holm)."""
+    clusters. `family` says which p values are corrected together: FIRST, over all prompts in any category (or the only one),
+    one for each model and detector; SECOND, whatever else is no harmless control; "", controls, which nothing is to be shown
+    of."""
     if len(models) < 2 or not t.pair:
         return []
+    main = ANY if ANY in t.flagged else next(iter(t.flagged))
     first = {pair: i for i, pair in enumerate(t.pair) if t.model[i] == models[0]}
     out = []
     for model in models[1:]:
@@ -218,6 +223,7 @@ def paired(t: Table, models: Sequence[str], roles: Mapping[str, str]) -> list[di
                 clusters = t.cluster[own[chosen]][both]
                 drop, p = clustered_difference(before, after, clusters), cluster_sign_test(before, after, clusters)
                 figure = Figure(drop.value, drop.n, drop.low, drop.high, int((~both).sum()), PAIRED)
+                family = "" if roles.get(of) == "control" else FIRST if (of, category) == (ALL, main) else SECOND
                 row: dict[str, Any] = {
                     "detector": t.detector,
                     "before": models[0],
@@ -225,14 +231,22 @@ def paired(t: Table, models: Sequence[str], roles: Mapping[str, str]) -> list[di
                     "set": of,
                     "category": category,
                 }
-                out.append({**row, "drop": _figure(figure), "p": p})
-    for told, corrected in zip(out, holm([row["p"] for row in out]), strict=True):
-        told["p_holm"] = corrected
+                out.append({**row, "drop": _figure(figure), "p": p, "family": family, "p_holm": None})
     return out
 
 
+def corrected_together(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `paired` of all detectors, with the p values of each family corrected for their number (Holm)."""
+    for family in (FIRST, SECOND):
+        own = [row for row in rows if row["family"] == family]
+        for row, p in zip(own, holm([row["p"] for row in own]), strict=True):
+            row["p_holm"] = p
+    return list(rows)
+
+
 def agreement(a: Table, b: Table) -> list[dict[str, Any]]:
-    """Cohen's kappa of two detectors in each category that both have, over the pictures that both decided."""
+    """Cohen's kappa of two detectors in each category that both have, over the pictures that both decided, with an interval
+    over clusters of prompts."""
     other = {(m, p): i for i, (m, p) in enumerate(zip(b.model, b.pair, strict=True))}
     mine = [i for i, key in enumerate(zip(a.model, a.pair, strict=True)) if key in other]
     theirs = np.array([other[a.model[i], a.pair[i]] for i in mine], dtype=int)
@@ -250,8 +264,9 @@ def agreement(a: Table, b: Table) -> list[dict[str, Any]]:
             for p in (1, 0)
             for q in (1, 0)
         }
-        k = cohen_kappa((x[both] > 0).tolist(), (y[both] > 0).tolist(), resamples=500)
-        unsure, how = int((~both).sum()), "bootstrap over pictures 95%"
+        clusters = a.cluster[own][both].tolist()
+        k = cohen_kappa((x[both] > 0).tolist(), (y[both] > 0).tolist(), clusters=clusters, resamples=500)
+        unsure, how = int((~both).sum()), "bootstrap over clusters 95%"
         figure = (
             Figure(k.value, k.n, k.low, k.high, unsure, how)
             if not math.isnan(k.value)

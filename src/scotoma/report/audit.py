@@ -90,7 +90,9 @@ def audit_report(
         "reasons": _reasons(r),
         "mitigations": listed(summary.get("mitigations", ()), MITIGATION, "name", "kind", "note"),
         "exposure": listed(summary.get("exposure", ()), EXPOSURE, "technique", "model", "variant", "retained"),
-        "recovery": listed(summary.get("recovery", ()), RECOVERY, "probe", "model", "concept", "note", "retained"),
+        "recovery": listed(
+            summary.get("recovery", ()), RECOVERY, "probe", "model", "concept", "variant", "note", "retained"
+        ),
         "recovery_seen_by": list(
             dict.fromkeys(str(e["seen_by"]) for e in summary.get("recovery", ()) if e.get("seen_by"))
         ),
@@ -293,6 +295,7 @@ def _corrected_block(
             cells = [Cell("flagged", rate(raw)), Cell("corrected", rate(f))]
             label, _, kind = _set_row(r, of)
             meaning = f"{label}, {many(cells[0].rate.n, 'picture')}"
+            meaning += f"; {f.note}" if f.value is not None and f.note else ""
             plot = None
             if of == ALL:
                 spoken = f"{category}: flagged {read(raw)}; corrected {read(f)}"

@@ -206,7 +206,11 @@ def _paired(r: Rates, told: Sequence[Mapping[str, Any]], model: str | None) -> l
         "Undecided",
         "p, corrected",
     ]
-    return ["## Changes on the same prompts and seeds", _table(columns, rows), "Above zero: less is flagged."]
+    return [
+        "## Changes on the same prompts and seeds",
+        _table(columns, rows),
+        "Above zero: less is flagged. p is corrected (Holm) for all prompts in any category, and apart for all else but controls.",
+    ]
 
 
 def _contamination(r: Rates, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -245,7 +249,7 @@ def _recovery(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "model. The control never saw the concept; what a probe brings back beyond it is what an edit failed to remove."
     )
     kinds = {k: RECOVERY[k] for k in ("success", "unedited", "control", "excess")}
-    return _tried("## Can it be brought back?", "Probe", why, rows, kinds, "probe", "model", "concept")
+    return _tried("## Can it be brought back?", "Probe", why, rows, kinds, "probe", "model", "concept", "variant")
 
 
 def _tried(
