@@ -25,7 +25,7 @@ from scotoma.auditing.probes.contract import Budget
 from scotoma.auditing.sought import Case, zoo_case
 from scotoma.bounds import check_concepts, check_text
 from scotoma.detectors.image import zoo_names
-from scotoma.erasure import METHODS, Method
+from scotoma.erasure import METHODS, Method, safegen
 from scotoma.erasure import method as find_method
 from scotoma.erasure.chain import read_chain
 from scotoma.erasure.edit import Edit
@@ -458,10 +458,8 @@ def _handed(
         out["observe"] = observer(task, judge)
     if "classify" in method.handed and data and model.labels:
         out["classify"] = name_classifier(model, zoo_names.load(data))
-    if "heat" in method.handed and data:
-        names = zoo_names.load(data)
-        if all(c.name in names.labels for c in concepts):
-            out["heat"] = heat_maps(names, model)
+    if "heat" in method.handed and (heat := _heat(model, [c.name for c in concepts])):
+        out["heat"] = heat
     if "unedited" in method.handed:
         out["unedited"] = model
     if "retain" in method.handed and data:
@@ -471,6 +469,20 @@ def _handed(
         out["captions"] = zoo_task.captions(data, gone, CAPTIONS)
         out["plain"] = zoo_task.captions(data, gone, PLAIN, seed=1, styled=False)
     return out
+
+
+def _heat(model: Model, concepts: Sequence[str]) -> Callable[[torch.Tensor, str], torch.Tensor] | None:
+    """`heat_maps` of the zoo's classifier of names, where it knows all of these."""
+    data = model.defaults.get("data")
+    names = zoo_names.load(data) if data else None
+    return heat_maps(names, model) if names and all(c in names.labels for c in concepts) else None
+
+
+def mosaics(model: Model, edit: Edit) -> list[safegen.Example]:
+    """Some of the pictures that a SafeGen Edit learnt from, beside their mosaics; none for an Edit of another method."""
+    if edit.header["method"] != "safegen":
+        return []
+    return safegen.examples(model, edit, _heat(model, [c["name"] for c in edit.header["concepts"]]))
 
 
 def heat_maps(names: zoo_names.NameClassifier, model: Model) -> Callable[[torch.Tensor, str], torch.Tensor]:

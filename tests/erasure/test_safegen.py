@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scotoma.erasure.safegen import SafeGenConfig, counts, rho, terms, towards
 from scotoma.erasure.triplets import Shown, Source, Triplets, _hidden, triplets
 from scotoma.errors import DataError, EmptyLayerGroupError, UsageError
 from scotoma.models.denoiser import Cond, Denoiser, Schedule
+from scotoma.models.sample import sample
 from scotoma.records import Concept
 
 SHORT = SafeGenConfig(iterations=3, batch=4, steps=2, pictures=4, observe_every=0)
@@ -228,6 +230,37 @@ def test_a_heat_is_asked_for_the_concept_by_its_name(sd1):
     )  # the mosaics, and each benign picture, are asked for both
     assert edit.header["config"]["mosaic"] == "heat"
     assert 0 < edit.header["figures"]["mosaic_area"]["unwanted"] < 1
+
+
+def test_examples_are_what_was_learnt_from(sd1):
+    """The first pictures again, by prompt and seed, beside their mosaics at the pitch that was learnt."""
+
+    def heat(pictures, label):
+        return torch.ones(pictures.shape[0], *pictures.shape[2:]).triu() * (pictures.std() > 0)
+
+    edit = safegen.run(sd1, [Concept("cat"), Concept("dog")], [""], SHORT, seed=5, heat=heat)
+    shown = safegen.examples(sd1, edit, heat, count=2)
+    assert [s.concept for s in shown] == ["cat", "dog"] and all(s.concept in s.prompt for s in shown)
+    drawn = sample(sd1, [s.prompt for s in shown], [s.seed for s in shown], guidance=3.0, steps=2)
+    for one, picture in zip(shown, drawn, strict=True):
+        assert np.abs(one.unwanted.astype(int) - picture).mean() < 40  # through the encoder and back
+        assert not np.array_equal(one.unwanted, one.covered) and one.seen == (True, True)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_edit(sd1, tmp_path):
+    """Asked to stop by SIGINT after 4 of 6 updates; the pictures are drawn again and are the same."""
+    config, steps = dataclasses.replace(SHORT, iterations=6, observe_every=2), []
+
+    def look(step, model):
+        steps.append(step)
+        if steps == [2, 4]:
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt, match="safegen stopped after step 4"):
+        safegen.run(sd1, CAT, [""], config, seed=3, observe=look, folder=tmp_path)
+    resumed = safegen.run(sd1, CAT, [""], config, seed=3, observe=look, folder=tmp_path)
+    assert steps == [2, 4, 6] and resumed.id == safegen.run(sd1, CAT, [""], config, seed=3, observe=lambda *_: {}).id
 
 
 def test_pictures_in_which_the_concept_is_not_seen_are_left_out(sd1):

@@ -35,6 +35,7 @@ from scotoma.models.denoiser import Denoiser, guide
 from scotoma.models.load import load
 from scotoma.models.model import Model
 from scotoma.models.sample import initial_noise, sample, sample_latents
+from scotoma.models.sld import SLD
 from scotoma.models.student import GUIDANCE_WEIGHT, as_multistep, as_student, one_step, scheduler_config
 from scotoma.records import Concept
 
@@ -527,6 +528,8 @@ def test_a_student_is_drawn_in_one_call_and_measured_in_many(edit, sd1, tmp_path
     student = edit.apply(sd1)
     with pytest.raises(UsageError, match="draws in one call and cannot be guided"):
         sample(student, ["a cat"], [0], guidance=2.0)
+    with pytest.raises(UsageError, match="Safe Latent Diffusion steers by its condition of no prompt"):
+        sample(student.steered(SLD.of("max", ["cat"])), ["a dog"], [0])
     many = as_multistep(student, sd1)
     assert not one_step(many.scheduler) and one_step(student.scheduler)
     drawn = [sample_latents(many, ["a cat"], [0], guidance=w, steps=3, scheduler="ddim") for w in (1.0, 2.0)]

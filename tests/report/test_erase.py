@@ -275,7 +275,7 @@ def test_same_inputs_same_bytes():
 
 
 def test_a_picture_of_the_wrong_kind_is_refused():
-    with pytest.raises(ValueError, match="group is one of concept, near, far, null, not 'other'"):
+    with pytest.raises(ValueError, match="group is one of concept, near, far, null, mosaic, not 'other'"):
         pair("other")
     with pytest.raises(ValueError, match=r"after must be a uint8 picture \(H, W, 3\), not float64 \(4, 4, 3\)"):
         ErasePictures("far", "x", 0, picture(0), np.zeros((4, 4, 3)), None, None)
@@ -292,6 +292,18 @@ def test_the_curve_of_a_training_and_a_student_in_many_steps():
     ]
     assert "If it is sampled in many steps after all" in page.text and "w = 1, 25 steps" in page.text
     assert "90.0" in page.text
+
+
+def test_mosaics_that_were_learnt_from_are_shown_with_what_all_of_them_cover():
+    covered = {"unwanted": 0.312, "benign": 0.04, "left_out": 3, "pitch": 16, "still_seen": 0.01}
+    shown = [pair("mosaic", "a dagger", 11, "dagger", "not seen"), pair("mosaic", "one dagger", 12, "dagger", "dagger")]
+    html = report(pictures=[pair(), *shown], covered=covered)
+    group = html.split('id="pictures-mosaic"')[1]
+    assert "Cells of 16 pixels; the mosaic covers 31 % of unwanted pictures; it would cover 4 % of benign ones" in group
+    assert "3 pictures in which the concept was not seen were left out" in group
+    assert "the classifier still sees the concept in 1 % of the mosaics. 2 pairs: 1 in which" in group
+    assert group.index("one dagger") < group.index("a dagger")  # the mosaic that hides nothing comes first
+    assert "pictures-mosaic" not in report(pictures=[pair()])
 
 
 def test_other_guidances_and_rho():

@@ -167,6 +167,8 @@ def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look,
         "blurred": args.blur,
     }
     words |= {"edit": done.edit, "curve": _curve(training)}
+    if report:
+        words["mosaics"] = api.mosaics(model, done.edit)
     if done.check.passed is False or (done.check.passed is None and not args.accept_undecided):
         if report:
             title = f"Self-check of erasing {what}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scotoma.api import Examination
     from scotoma.erasure.edit import Edit
+    from scotoma.erasure.safegen import Example
     from scotoma.evaluation.look import Look
     from scotoma.evaluation.self_check import SelfCheck
 
@@ -102,10 +103,11 @@ def write(
     blurred: bool = False,
     edit: Edit | None = None,
     curve: Sequence[dict[str, float]] = (),
+    mosaics: Sequence[Example] = (),
 ) -> Path:
     """evidence.jsonl, figures.json and report.html in `folder`; returns the report's path.
 
-    `edit` is the one that was just made, `curve` what was seen along its training.
+    `edit` is the one that was just made, `curve` what was seen along its training, `mosaics` some of what it learnt from.
     """
     from scotoma.records import Figure
     from scotoma.report import ErasePictures, erase_report, write_report
@@ -129,6 +131,10 @@ def write(
         )
         for i, ask in enumerate(task.asks)
     ]
+    pictures += [
+        ErasePictures("mosaic", m.prompt, m.seed, m.unwanted, m.covered, *(_named(m.concept, s) for s in m.seen))
+        for m in mosaics
+    ]
     seen.evidence.save(folder)
     report = erase_report(
         seen.evidence,
@@ -146,9 +152,14 @@ def write(
         many_steps=shares("forgotten_in_many_steps"),
         guided=shares("forgotten_at_guidance"),
         rho=recorded.get("rho", ()),
+        covered=recorded.get("mosaic_area", {}),
     )
     write_report(folder / "report.html", report)
     return folder / "report.html"
+
+
+def _named(concept: str, seen: bool | None) -> str | None:
+    return None if seen is None else concept if seen else "not seen"
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:

@@ -36,8 +36,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,7 @@ from scotoma.erasure.tuning import Observe, TuningConfig, check_null, tune
 from scotoma.errors import UsageError
 from scotoma.models.denoiser import Cond, Denoiser, Schedule
 from scotoma.models.model import Model
+from scotoma.models.sample import to_uint8
 from scotoma.records import Concept
 
 RHO_TIMES, RHO_ROWS = 10, 32  # noise levels and pictures at which rho is measured
@@ -184,6 +186,52 @@ def rho(student: Denoiser, frozen: Denoiser, seen: Triplets, seed: int) -> list[
     return out
 
 
+def material(
+    model: Model, concepts: Sequence[Concept], config: SafeGenConfig, seed: int, heat: Heat | None = None
+) -> Triplets:
+    """What a training of a resolved config learns from, as `triplets` draws it from `model`."""
+    lists = [
+        [Shown(p.concept, c.name) for p in pairs(model, [c], [""], config.templates, config.benign)] for c in concepts
+    ]
+    shown = [s for together in itertools.zip_longest(*lists) for s in together if s is not None]  # concepts in turn
+    benign = config.benign or tuple(label for label in model.labels if label not in {c.name for c in concepts})
+    folder = Path(config.folder) if config.folder else None
+    source = Source(folder, config.pictures, config.guidance, config.steps, seed)
+    return triplets(model, shown, benign, source, config.mosaic, heat, config.pitch)
+
+
+class Example(NamedTuple):
+    """A picture that was learnt from, and what is to be drawn in its place: uint8 H W 3 each; whether the concept is seen
+    in either (None: nobody looks)."""
+
+    prompt: str
+    concept: str
+    seed: int
+    unwanted: np.ndarray
+    covered: np.ndarray
+    seen: tuple[bool | None, bool | None]
+
+
+@torch.no_grad()
+def examples(model: Model, edit: Edit, heat: Heat | None = None, count: int = 6) -> list[Example]:
+    """The first of what an Edit was learnt from, drawn again by the unedited model: they never were on the disk."""
+    header = edit.header
+    told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()}
+    concepts = [Concept(c["name"], tuple(c["synonyms"]), c["kind"]) for c in header["concepts"]]
+    told |= {"pictures": count, "pitch": header["figures"]["mosaic_area"]["pitch"]}
+    config = SafeGenConfig(**told)
+    found = material(model, concepts, config, header["seed"], heat)
+    out = []
+    for i, (prompt, concept, seed) in enumerate(found.shows[:count]):
+        both = [
+            model.decode(z[i : i + 1].to(model.device)).expand(-1, 3, -1, -1) for z in (found.unwanted, found.covered)
+        ]
+        seen = [None if heat is None else bool(heat(picture, concept).any()) for picture in both]
+        unwanted, covered = (to_uint8(picture)[0] for picture in both)
+        out.append(Example(prompt, concept, seed, unwanted, covered, (seen[0], seen[1])))
+    return out
+
+
 def run(
     model: Model,
     concepts: Sequence[Concept],
@@ -221,15 +269,7 @@ def run(
         benign=config.benign or (() if config.folder else tuple(retain)),
         mosaic=config.mosaic or ("heat" if heat is not None else "full"),
     ).resolved(model, "selfattn")
-    lists = [
-        [Shown(p.concept, c.name) for p in pairs(model, [c], [""], config.templates, config.benign)] for c in concepts
-    ]
-    shown = [s for together in itertools.zip_longest(*lists) for s in together if s is not None]  # concepts in turn
-    benign = config.benign or tuple(label for label in model.labels if label not in {c.name for c in concepts})
-    source = Source(
-        Path(config.folder) if config.folder else None, config.pictures, config.guidance, config.steps, seed
-    )
-    seen = triplets(unedited or model, shown, benign, source, config.mosaic, heat, config.pitch)
+    seen = material(unedited or model, concepts, config, seed, heat)
     frozen = model.denoiser()
 
     def measure(student: Denoiser) -> dict[str, Any]:

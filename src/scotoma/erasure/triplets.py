@@ -59,6 +59,9 @@ class Triplets(NamedTuple):
     left_out: int
     pitch: int
     still_seen: float | None
+    shows: Sequence[
+        tuple[str, str, int]
+    ] = ()  # prompt or caption, concept and seed (in a folder: place) of the unwanted
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,9 @@ def triplets(
             f"safegen: the classifier sees {' or '.join(concepts)} in none of {len(unwanted)} unwanted pictures; set mosaic "
             "to full or blur, or check that the model draws it"
         )
-    told_u = [text for text, there in zip(told_u, found.tolist(), strict=True) if there]
+    kept_u = found.nonzero()[:, 0].tolist()
+    told_u = [told_u[i] for i in kept_u]
+    seeds = range(len(unwanted)) if source.folder is not None else seeds_of(source, 0)
     covered = Covered(covered.pictures[found], covered.mask[found])
     return Triplets(
         _latents(model, unwanted[found]),
@@ -137,6 +142,7 @@ def triplets(
         int((~found).sum()),
         pitch,
         None if seen is None else float(seen[found].float().mean()),
+        [(text, names.get(text, concepts[0]), seeds[i]) for text, i in zip(told_u, kept_u, strict=True)],
     )
 
 
@@ -169,11 +175,14 @@ def _area(pictures: Tensor, heats: Sequence[Tensor], pitch: int) -> float:
     return float(torch.stack(masks).any(0).float().mean())
 
 
+def seeds_of(source: Source, stream: int) -> list[int]:
+    return [mix(source.seed, stream, i) >> 1 for i in range(source.pictures)]
+
+
 def _draw(model: Model, prompts: Sequence[str], source: Source, stream: int) -> tuple[Tensor, list[str]]:
     """`source.pictures` pictures (N 3 H' W'), prompts in turn."""
     told = [prompts[i % len(prompts)] for i in range(source.pictures)]
-    seeds = [mix(source.seed, stream, i) >> 1 for i in range(source.pictures)]
-    x = sample_latents(model, told, seeds, guidance=source.guidance, steps=source.steps)
+    x = sample_latents(model, told, seeds_of(source, stream), guidance=source.guidance, steps=source.steps)
     return torch.cat([_decode(model, part) for part in x.split(at_once(model))]), told
 
 

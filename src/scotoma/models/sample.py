@@ -153,6 +153,11 @@ def _batches(
             f"{model.name} draws in one call and cannot be guided: its condition of no prompt was never trained, and "
             f"what was erased may still be drawn from it; leave guidance out"
         )
+    if student and model.sld is not None and model.sld.guidance:
+        raise UsageError(
+            f"{model.name} draws in one call, and Safe Latent Diffusion steers by its condition of no prompt, which was never "
+            "trained; leave sld out"
+        )
     scheduler = scheduler or ("own" if student else "dpm")
     if scheduler not in SCHEDULERS:
         raise unknown_name("scheduler", scheduler, SCHEDULERS)

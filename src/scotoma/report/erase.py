@@ -8,43 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from scotoma.records import Evidence, Figure
 from scotoma.report import page, plots
-from scotoma.report.grid import LARGEST, Tile, check_picture, embed
+from scotoma.report.grid import LARGEST
+from scotoma.report.pairs import ErasePictures, groups_of
 from scotoma.report.rates import Rate, Unit, counted, rate, read
 
-Group = Literal["concept", "near", "far", "null"]
 SHOWN = 24  # tiles of a group before the rest is folded away
 CONCEPTS_SHOWN = 15
-
-
-@dataclass(frozen=True, eq=False)
-class ErasePictures:
-    """One pair: the same prompt and seed before and after, uint8 (H, W, 3), and the judge's label for each.
-
-    A verdict of None is undecided.
-    """
-
-    group: Group
-    prompt: str
-    seed: int
-    before: np.ndarray
-    after: np.ndarray
-    verdict_before: str | None
-    verdict_after: str | None
-
-    def __post_init__(self) -> None:
-        if self.group not in get_args(Group):
-            raise ValueError(f"a picture's group is one of {', '.join(get_args(Group))}, not {self.group!r}")
-        for name in ("before", "after"):
-            check_picture(getattr(self, name), name)
 
 
 @dataclass(frozen=True)
@@ -146,15 +123,6 @@ class Check:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class PictureGroup:
-    key: str
-    heading: str
-    order: str  # how the tiles are sorted, in words
-    summary: str
-    tiles: Sequence[Tile] = field(default_factory=tuple)
-
-
 def erase_report(
     evidence: Evidence,
     pictures: Sequence[ErasePictures],
@@ -172,6 +140,7 @@ def erase_report(
     many_steps: Mapping[str, Figure] = MappingProxyType({}),
     guided: Mapping[str, Figure] = MappingProxyType({}),
     rho: Sequence[Mapping[str, float]] = (),
+    covered: Mapping[str, float | None] = MappingProxyType({}),
 ) -> str:
     """The whole report as one HTML page. Same arguments, same bytes.
 
@@ -189,7 +158,8 @@ def erase_report(
 
     `curve` is what was seen along a training: rows with `seconds` or `step`, shares `forgotten`, `redirected`, `retained`,
     and `fid`. `many_steps` is how much a one-call student has forgotten when it is sampled in many steps, `guided` how much
-    an edit at other guidances, with `rho` by `sigma` (erasure/safegen.py).
+    an edit at other guidances, with `rho` by `sigma` (erasure/safegen.py). `covered` says of the mosaics that an edit learnt
+    to draw what its `mosaic_area` says; pictures of the group `mosaic` are examples of them.
 
     `self_check` is {"passed": bool | None, "reason": str, "checks": [{"name", "passed", "detail"}]}; all keys may be
     missing. The verdict shown is the worst of them, and undecided where nothing says that it passed.
@@ -213,7 +183,7 @@ def erase_report(
         "concept_count": len(evidence.concepts),
         "concepts_undecided": sum(page.undecided(f) is not None for f in evidence.concepts.values()),
         "concepts_shown": CONCEPTS_SHOWN,
-        "groups": _groups(pictures, concept, labels or (concept,), embedded),
+        "groups": groups_of(pictures, concept, labels or (concept,), embedded, covered),
         "reduced": any(max(p.before.shape[:2]) > LARGEST for p in pictures),
         "largest": LARGEST,
         "shown": SHOWN,
@@ -380,74 +350,3 @@ def _checks(self_check: Mapping[str, Any]) -> list[Check]:
 def _verdict(self_check: Mapping[str, Any], checks: Sequence[Check]) -> str:
     states = {_state(self_check.get("passed")), *(c.state for c in checks)}
     return next(s for s in ("failed", "undecided", "passed") if s in states)
-
-
-def _groups(
-    pictures: Sequence[ErasePictures], concept: str, labels: Sequence[str], embedded: int | None
-) -> list[PictureGroup]:
-    headings = {
-        "concept": f"Prompts that ask for {concept}",
-        "near": "Near concepts",
-        "far": "Far concepts",
-        "null": "The empty prompt",
-    }
-    groups = []
-    for key, heading in headings.items():
-        pairs = [p for p in pictures if p.group == key]
-        if key == "concept":
-            groups.append(_concept_group(heading, pairs, concept, {_same(name) for name in labels}, embedded))
-        else:
-            marks = ["verdict changed" if _changed(p) else "" for p in pairs]
-            groups.append(
-                _group(key, heading, pairs, marks, "with a changed verdict", "whose verdict changed", embedded)
-            )
-    return groups
-
-
-def _concept_group(
-    heading: str, pairs: Sequence[ErasePictures], concept: str, names: set[str], embedded: int | None
-) -> PictureGroup:
-    if any(p.verdict_before is not None and _same(p.verdict_before) in names for p in pairs):
-        marks = [f"still judged {p.verdict_after}" if _same(p.verdict_after or "") in names else "" for p in pairs]
-        what = f"still judged {concept}"
-        return _group("concept", heading, pairs, marks, what, what, embedded)
-    marks = ["verdict unchanged" if p.verdict_after == p.verdict_before else "" for p in pairs]
-    group = _group(
-        "concept", heading, pairs, marks, "with an unchanged verdict", "whose verdict is unchanged", embedded
-    )
-    note = f"{group.summary}; before the edit no verdict here is {concept}, so none can be marked as still being it"
-    return replace(group, summary=note)
-
-
-def _same(label: str) -> str:
-    return label.strip().casefold()
-
-
-def _changed(p: ErasePictures) -> bool:
-    return p.verdict_before is not None and p.verdict_after != p.verdict_before
-
-
-def _group(
-    key: str,
-    heading: str,
-    pairs: Sequence[ErasePictures],
-    marks: Sequence[str],
-    what: str,
-    first: str,
-    embedded: int | None,
-) -> PictureGroup:
-    """The tiles of a group: those marked first, then undecided ones, then the rest, otherwise in the order given.
-
-    No more than `embedded` of them; the counts are of all pairs.
-    """
-    marks = ["undecided" if p.verdict_after is None else m for p, m in zip(pairs, marks, strict=True)]
-    order = sorted(range(len(pairs)), key=lambda i: (not marks[i], marks[i] == "undecided"))
-    tiles = [
-        Tile(p.prompt, p.seed, embed(p.before), embed(p.after), p.verdict_before, p.verdict_after, marks[i])
-        for i, p in ((i, pairs[i]) for i in order[:embedded])
-    ]
-    unsure = sum(p.verdict_after is None for p in pairs)
-    bad = sum(bool(m) for m in marks) - unsure
-    pairs_text = "1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs"
-    left = "" if len(tiles) == len(pairs) else f"; the first {len(tiles)} are on this page"
-    return PictureGroup(key, heading, first, f"{pairs_text}: {bad} {what}, {unsure} undecided{left}", tiles)
