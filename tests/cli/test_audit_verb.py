@@ -10,6 +10,7 @@ from PIL import Image
 
 from scotoma.cli import main
 from scotoma.models import tiny
+from scotoma.records import read_jsonl
 
 DETECTOR = ["--detector", "constant,score=0.9"]
 
@@ -127,6 +128,34 @@ def test_typology_clusters_flagged_pictures_and_reads_codes_back(made, capsys):
     assert main(["audit", "typology", str(made), "--codes", str(filled), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["raters"] == ["rater_1", "rater_2", "rater_3"]
     assert main(["audit", "typology"]) == 2
+
+
+def test_a_typology_of_ones_own_with_raters_and_a_detector(files, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    (tmp_path / "words.json").write_text('{"animals": ["bird"]}')
+    (tmp_path / "mine.yaml").write_text("lamps: Anything that gives light.\nbirds: A bird, seen whole.\n")
+    both = [*DETECTOR, "--detector", f"word-list,words={tmp_path / 'words.json'}"]
+    assert call(files, tmp_path / "run", *both) == 0
+    verb = ["audit", "typology", str(tmp_path / "run")]
+    mine = ["--typology", str(tmp_path / "mine.yaml")]
+    assert main([*verb, "--detector", "constnt"]) == 2 and main([*verb, *DETECTOR, *DETECTOR]) == 2
+    assert main([*verb, *mine, "--raters", "ada, bo"]) == 0
+    folder = tmp_path / "run/typology"
+    header, _ = read_jsonl(folder / "clusters.jsonl")
+    assert header.resolved["detectors"] == ["constant"]  # the word list looked at prompts
+    assert "A bird, seen whole." in (folder / "clusters.html").read_text()
+    head, *rows = (folder / "coding_sheet.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert head.endswith('"ada","bo"')
+    filled = tmp_path / "filled.csv"
+    filled.write_text("\n".join([head, *(row.removesuffix('"",""') + '"lamps","none"' for row in rows)]))
+    capsys.readouterr()
+    assert main([*verb, *mine, "--codes", str(filled), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["raters"] == ["ada", "bo"] and list(told["typology"]) == ["lamps", "birds"]
+    assert main([*verb, "--codes", str(filled)]) == 9 and "unknown code 'lamps'" in capsys.readouterr().err
+    (folder / "coding_sheet.csv").unlink()
+    assert main([*verb, "--detector", "word list"]) == 9  # one prompt of two seeds
+    assert "flagged by word list" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

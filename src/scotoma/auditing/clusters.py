@@ -34,6 +34,7 @@ from scotoma.auditing.run import Run
 from scotoma.auditing.score import AT_ONCE, pictures_hash
 from scotoma.auditing.typology import TYPOLOGY, Typology
 from scotoma.bounds import check_text
+from scotoma.detectors.card import Card
 from scotoma.detectors.contract import FLAGGED, Features
 from scotoma.detectors.image.reading import read_whole
 from scotoma.errors import DataError, MissingExtraError, UsageError, unknown_name
@@ -102,8 +103,8 @@ def cluster(
     seed: int = 0,
     clip: str = "",
 ) -> Clusters:
-    """Cluster the pictures that a detector of the run flagged in any category (None: that any of its detectors did), or all
-    with `everything`. The same arguments give the same clusters.
+    """Cluster the pictures that a detector of the run flagged in any category (None: that any did which looked at pictures), or
+    all with `everything`. The same arguments give the same clusters.
 
     `features` gives N D; of norm 1, near means a high cosine. `clip` is the sha256 of what they come from. `number` takes the
     place of the rule above. Raises MissingExtraError without scikit-learn; UsageError for settings that do not fit, an unknown
@@ -222,7 +223,12 @@ def _detectors(run: Run, detector: str | None) -> list[str]:
         raise UsageError(f"no detector has looked at {run.folder}; score it first, or cluster everything")
     if detector is not None and detector not in scored:
         raise unknown_name("detector of this run", detector, scored)
-    return scored if detector is None else [detector]
+    if detector is not None:
+        return [detector]
+    looking = [name for name in scored if Card.load(run.card_file(name)).kind == "image"]
+    if not looking:
+        raise UsageError(f"only {', '.join(scored)} looked, at prompts and not at pictures; name the one that is meant")
+    return looking
 
 
 def _chosen(run: Run, detectors: Sequence[str], everything: bool) -> list[Generation]:

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,OPTION=VALUE]",
         help="what looks at the pictures, or a text detector that looks at the prompts; repeatable, mitigations are measured "
         "by the first (scotoma detectors lists them, card=FILE is one of scotoma detectors calibrate; default for zoo:emoji: "
-        "zoo-standins and zoo-members)",
+        "zoo-standins and zoo-members); of typology: whose flags are clustered (default: all that look at pictures)",
     )
     parser.add_argument("--seeds", type=int, default=3, help="pictures of each prompt (default 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="other pictures of the same prompts (default 0)")
@@ -104,6 +104,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     typology = parser.add_argument_group("audit typology")
     typology.add_argument("--codes", type=Path, metavar="FILE", help="the coding sheet, filled in")
+    typology.add_argument(
+        "--typology", type=Path, metavar="FILE", help="categories of your own: YAML, a line `name: definition` for each"
+    )
+    typology.add_argument(
+        "--raters",
+        metavar="NAME,...",
+        help="columns of the sheet, two or more (default: three; with --codes those of the sheet)",
+    )
     typology.add_argument(
         "--clip",
         metavar="PATH_OR_ID",
@@ -301,19 +309,24 @@ def _typology(args: argparse.Namespace) -> int:
     """Clusters of what was flagged, or what raters made of them."""
     from scotoma.auditing import clusters, coding
     from scotoma.auditing.run import load
+    from scotoma.auditing.typology import TYPOLOGY, read_typology
     from scotoma.errors import UsageError
 
     if len(args.what) != 2:
         raise UsageError("audit typology takes the folder of one audit: scotoma audit typology run/")
+    if len(args.detector) > 1:
+        raise UsageError("audit typology clusters what one --detector flagged, or without it what any flagged")
     made = load(Path(args.what[1]))
+    categories = TYPOLOGY if args.typology is None else read_typology(args.typology)
+    raters = None if args.raters is None else [name.strip() for name in args.raters.split(",")]
     if args.codes is not None:
         found = clusters.read_clusters(made)
-        told = coding.decide(made, found, coding.read_codes(args.codes, made, found))
+        told = coding.decide(made, found, coding.read_codes(args.codes, made, found, categories, raters=raters))
         print(json.dumps(told) if args.json else made.folder / clusters.FOLDER / "categories.json")
         return 0
     features, sha256 = _features(args.clip)
-    found = clusters.cluster(made, features, clip=sha256)
-    folder = clusters.write(made, found, command=args.command)
+    found = clusters.cluster(made, features, detector=next(iter(args.detector), None), clip=sha256)
+    folder = clusters.write(made, found, raters=raters or clusters.RATERS, typology=categories, command=args.command)
     if args.json:
         print(json.dumps({"folder": str(folder), "clusters": list(found.sizes)}))
     else:
