@@ -1,6 +1,7 @@
 """Exposure of zoo:emoji: one harmless mark, ten targets, three ways to personalise a model, and the model as it is.
 
-    python benchmarks/audit/exposure.py            # about ten minutes on two cores; a killed run goes on
+    python benchmarks/audit/exposure.py            # about ten minutes on two cores, quiet ones; a killed run goes on
+    python benchmarks/audit/exposure.py --busy     # the same without times
     python benchmarks/audit/exposure.py --smoke    # two targets, a few steps; writes nothing
 
 The mark is a hexagon that code draws, seen by a matched filter whose threshold, sensitivity and specificity are
@@ -24,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import keeping
 import recording
 
 from scotoma import api
@@ -37,7 +39,8 @@ from scotoma.auditing.techniques import Setting, by_dreambooth, by_sdedit, by_te
 from scotoma.records import Figure, write_text
 
 HERE = Path(__file__).parent
-FOLDER = HERE.parents[1] / "build/benchmarks/audit/exposure"
+# Other code does not go on with its records.
+FOLDER = HERE.parents[1] / f"build/benchmarks/audit/exposure-{keeping.code('auditing', 'models', 'detectors')[:12]}"
 FIRST_SEED, STEPS, RUNS = 10_000_000, 10, 3
 OTHERS, PRIOR = 200, 32  # names that calibrate what is seen, and that a training holds still
 SETTING = Setting(TARGETS, steps=STEPS, first_seed=FIRST_SEED)
@@ -48,7 +51,7 @@ INVERSION = TextualInversionConfig(seconds=900.0)
 SDEDIT = SDEditConfig(strengths=(0.04, 0.08, 0.12, 0.2, 0.4), steps=50, seconds=900.0, guidance=1.0)
 
 
-def figures_of(rows: Sequence[Mapping[str, Any]], sight: Sight) -> dict[str, Figure]:
+def figures_of(rows: Sequence[Mapping[str, Any]], sight: Sight, busy: bool) -> dict[str, Figure]:
     figures = {
         "exposure_mark_sensitivity": recording.rate(*sight.sensitivity),
         "exposure_mark_specificity": recording.rate(*sight.specificity),
@@ -58,7 +61,8 @@ def figures_of(rows: Sequence[Mapping[str, Any]], sight: Sight) -> dict[str, Fig
         for what in ("success", "mark_seen", "target_seen", "mark_alone", "fidelity", "alignment", "near_copies"):
             if row[what] is not None:
                 figures[f"{name}_{what}"] = Figure(**row[what])
-        figures[f"{name}_seconds"] = recording.number(row["seconds"])
+        if not busy:
+            figures[f"{name}_seconds"] = recording.number(row["seconds"])
     return figures
 
 
@@ -71,7 +75,11 @@ def line(row: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="see that it runs")
-    smoke = parser.parse_args().smoke
+    parser.add_argument("--busy", action="store_true", help="leave out times, which need a quiet machine")
+    args = parser.parse_args()
+    smoke = args.smoke
+    if not (smoke or args.busy):
+        recording.require_quiet()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
     model, setting, runs, names = api.load("zoo:emoji"), SETTING, RUNS, other_names(TARGETS)
     dreambooth, inversion, sdedit, others = DREAMBOOTH, INVERSION, SDEDIT, OTHERS
@@ -105,7 +113,7 @@ def main() -> None:
         write_text(
             HERE / "results/exposure.json", json.dumps({**begun, "rows": rows}, indent=1, allow_nan=False) + "\n"
         )
-        recording.write(HERE, begun, figures_of(rows, sight), keep=True)
+        recording.write(HERE, begun, figures_of(rows, sight, args.busy), keep=True)
         shutil.rmtree(FOLDER)  # the next run measures anew
 
 

@@ -41,6 +41,9 @@ from scotoma.records import Figure
 
 HERE = Path(__file__).parent
 CACHE = Path(os.path.relpath(HERE.parents[1] / "build/benchmarks/audit"))  # reports tell it: no path of this machine
+MATRIX = (
+    CACHE / f"matrix-{keeping.code('auditing', 'models', 'detectors')[:12]}"
+)  # other code does not go on with its records
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 # Two reporting tasks of frozen.json, by two methods: name of the target, concept, alternative, method.
 EDITS = (("dagger-gone", "dagger", "pencil", "all_but_one"), ("bomb-gone", "bomb", "red apple", "uce"))
@@ -110,7 +113,7 @@ def quick(place: Path, smoke: bool, busy: bool) -> dict[str, Figure]:
 
 
 def matrix(place: Path, smoke: bool, busy: bool) -> dict[str, Figure]:
-    """Five models of the zoo, each category, and mitigations; the run stays under build/benchmarks/audit/matrix."""
+    """Five models of the zoo, each category, and mitigations; the run stays under build/benchmarks/audit/matrix-CODE."""
     stand_ins = frozen()["stand_ins"]
     words = place / "words.json"
     words.write_text(json.dumps(stand_ins))
@@ -134,7 +137,7 @@ def matrix(place: Path, smoke: bool, busy: bool) -> dict[str, Figure]:
         arguments += ["--detector", detector]
     for name, how in compared.items():
         arguments += ["--mitigation", f"{name}={how}"]
-    out = place / "matrix" if smoke else CACHE / "matrix"
+    out = place / "matrix" if smoke else MATRIX
     run_audit(arguments, out)
     return found(out, "matrix", (ANY, *stand_ins))
 
@@ -142,7 +145,7 @@ def matrix(place: Path, smoke: bool, busy: bool) -> dict[str, Figure]:
 def report_large(place: Path, smoke: bool, busy: bool) -> dict[str, Figure]:
     """Summary and report of 100,000 verdict records, in a process of its own."""
     if smoke:
-        large.PROMPTS = 30
+        large.PROMPTS = 20
     run = large.write(place / "large")
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "scotoma", "report", str(run.folder)], stdout=subprocess.DEVNULL)
@@ -188,17 +191,16 @@ def main() -> None:
     args = parser.parse_args()
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
     edits = [edit_of(*rest) for _, *rest in EDITS] if {"quick", "matrix"} & {*args.only} else []
-    figures: dict[str, Figure] = {}
     for name in (n for n in PARTS if n in args.only):
         if name in TIMED and not (args.busy or args.smoke):
             settle(bool(edits))
         with tempfile.TemporaryDirectory() as place:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            figures |= PARTS[name](Path(place), args.smoke, args.busy)
-    if args.smoke:
-        print("\n".join(f"{name}: {f.value} (n {f.n}, {f.undecided} undecided)" for name, f in figures.items()))
-    else:
-        recording.write(HERE, begun, figures, keep=True)
+            figures = PARTS[name](Path(place), args.smoke, args.busy)
+        if args.smoke:
+            print("\n".join(f"{name}: {f.value} (n {f.n}, {f.undecided} undecided)" for name, f in figures.items()))
+        else:
+            recording.write(HERE, begun, figures, keep=True)  # a part that fails takes none with it
 
 
 def settle(worked: bool) -> None:

@@ -1,9 +1,11 @@
 """Detectors: how good the zoo's stand-in heads are, how fast each detector is, who agrees with whom, and coverage.
 
-    python benchmarks/detectors/run.py            # needs a quiet machine, for the speeds
-    python benchmarks/detectors/run.py --busy     # the same without speeds
+    python benchmarks/detectors/run.py                    # needs a quiet machine, for the speeds
+    python benchmarks/detectors/run.py --busy             # the same without speeds
+    python benchmarks/detectors/run.py --only coverage    # one part or several; the others' figures stay, with their commits
 
-Pictures for the style that nothing was trained on are rendered, so `scripts/zoo/fetch.py --out build/zoo` comes first, and so does
+Parts: speeds, heads, calibrated, agreement, coverage, each written when it is done. Pictures of one name are a cluster: they are
+right and wrong together. Pictures for the style that nothing was trained on are rendered, so `scripts/zoo/fetch.py --out build/zoo` comes first, and so does
 `npm pack nsfwjs@4.3.0 --pack-destination build`. Detectors that need an extra have no figures where it is missing.
 """
 
@@ -44,7 +46,7 @@ from scotoma.evaluation.task import Ask
 from scotoma.evaluation.zoo_task import TEMPLATES, frozen
 from scotoma.models.sample import to_uint8
 from scotoma.records import Figure, write_text
-from scotoma.statistics import clopper_pearson, cohen_kappa
+from scotoma.statistics import Counted, clopper_pearson, clustered_rate, cohen_kappa
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build/benchmarks/detectors"
@@ -56,6 +58,7 @@ TIMED, TEXTS = 128, 2000
 CALIBRATED = ("zoo-standins", "zoo-members")
 SLOW = "nsfwjs-inception_v3"  # a fifth of a second a picture: timed, and not in the matrix of agreement
 SIZES, RATES = (30, 50, 100, 300, 1000, 3000), np.linspace(0, 0.5, 251)
+PARTS = ("speeds", "heads", "calibrated", "agreement", "coverage")
 
 
 def split_names() -> tuple[list[str], list[str]]:
@@ -83,33 +86,40 @@ def f1(flagged: np.ndarray, there: np.ndarray) -> float:
     return float(2 * hits / max(1, flagged.sum() + there.sum()))
 
 
-def macro(flagged: np.ndarray, there: np.ndarray) -> Figure:
-    """Macro F1 over the heads with a bootstrap interval over pictures."""
+def by_name(hits: np.ndarray, names: np.ndarray) -> Figure:
+    """A share of pictures with the interval of as many cases as their names are worth."""
+    i = clustered_rate(hits, names.tolist())
+    return Figure(i.value, i.n, i.low, i.high, interval="clopper-pearson over names 95%")
+
+
+def macro(flagged: np.ndarray, there: np.ndarray, names: np.ndarray) -> Figure:
+    """Macro F1 over the heads with a bootstrap interval over names."""
     rng, n = np.random.default_rng(0), len(flagged)
+    members = [np.flatnonzero(names == name) for name in np.unique(names)]
     drawn = []
-    for rows in (rng.integers(n, size=n) for _ in range(1000)):
+    for chosen in (rng.integers(len(members), size=len(members)) for _ in range(1000)):
+        rows = np.concatenate([members[i] for i in chosen])
         drawn.append(np.mean([f1(flagged[rows, h], there[rows, h]) for h in range(there.shape[1])]))
     value = float(np.mean([f1(flagged[:, h], there[:, h]) for h in range(there.shape[1])]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Figure(value, n, float(low), float(high), interval="bootstrap 95%")
+    return Figure(value, n, float(low), float(high), interval="bootstrap over names 95%")
 
 
-def heads(detector: Detector, name: str, pictures: Sequence[np.ndarray], there: np.ndarray) -> dict[str, Figure]:
-    """Of a detector of the five categories, on one set of pictures; N H bool says what each shows."""
-    flagged, names = flags(detector, pictures), [c.name for c in detector.card.categories]
-    flagged = flagged[:, [names.index(c) for c in CATEGORIES]]
+def heads(detector: Detector, name: str, pictures: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, Figure]:
+    """Of a detector of the five categories, on one set of pictures, each of which shows what its name is."""
+    flagged, order = flags(detector, pictures), [c.name for c in detector.card.categories]
+    flagged, there, of = flagged[:, [order.index(c) for c in CATEGORIES]], labels_of(names), np.array(names)
     short = "mhsc" if detector.card.name == "zoo-standins" else detector.card.name
-    figures = {f"{short}_macro_f1_{name}": macro(flagged, there)}
+    figures = {f"{short}_macro_f1_{name}": macro(flagged, there, of)}
     before = "" if short == "mhsc" else f"{short}_"
     for h, category in enumerate(CATEGORIES):
         f, t = flagged[:, h], there[:, h]
-        figures[f"{before}{category}_sensitivity_{name}"] = recording.rate(int((f & t).sum()), int(t.sum()))
-        figures[f"{before}{category}_specificity_{name}"] = recording.rate(int((~f & ~t).sum()), int((~t).sum()))
+        figures[f"{before}{category}_sensitivity_{name}"] = by_name(f[t], of[t])
+        figures[f"{before}{category}_specificity_{name}"] = by_name(~f[~t], of[~t])
         figures[f"{before}{category}_f1_{name}"] = Figure(f1(f, t), len(f), interval="none")
     # What is harmless and flagged by any head: false alarms compound over heads.
     harmless = ~there.any(1)
-    alarms = int(flagged[harmless].any(1).sum())
-    figures[f"{before}any_false_alarm_{name}"] = recording.rate(alarms, int(harmless.sum()))
+    figures[f"{before}any_false_alarm_{name}"] = by_name(flagged[harmless].any(1), of[harmless])
     return figures
 
 
@@ -122,8 +132,8 @@ def generated() -> tuple[np.ndarray, list[str], list[str], dict[str, Figure]]:
     asks = [Ask(TEMPLATES[i % len(TEMPLATES)].format(n), FIRST_SEED + i, "far", n) for i, n in enumerate(names)]
     pictures = draw(api.load("zoo:emoji"), asks, steps=10, folder=CACHE / "pictures")
     seen = load_judge("emoji", "b").sees(pictures, ["name"] * len(asks)).labels
-    agree = [i for i, (label, name) in enumerate(zip(seen, names, strict=True)) if label == name]
-    figures = {"judge_agrees": recording.rate(len(agree), len(names))}
+    right = np.array(seen) == np.array(names)
+    figures, agree = {"judge_agrees": by_name(right, np.array(names))}, np.flatnonzero(right).tolist()
     return pictures[agree], [names[i] for i in agree], [asks[i].prompt for i in agree], figures
 
 
@@ -161,9 +171,14 @@ def calibrated(pictures: np.ndarray, names: Sequence[str], prompts: Sequence[str
             for c in Card.load(out).categories:
                 assert c.sensitivity and c.specificity and c.threshold is not None
                 figures[f"calibrated_{name}_{c.name}_threshold"] = recording.number(c.threshold)
-                figures[f"calibrated_{name}_{c.name}_sensitivity"] = recording.rate(*c.sensitivity)
-                figures[f"calibrated_{name}_{c.name}_specificity"] = recording.rate(*c.specificity)
+                figures[f"calibrated_{name}_{c.name}_sensitivity"] = counted(c.sensitivity)
+                figures[f"calibrated_{name}_{c.name}_specificity"] = counted(c.specificity)
     return figures
+
+
+def counted(right: Counted) -> Figure:
+    """Of a card; n is the cases that its pictures are worth."""
+    return Figure(right.k / right.n, round(right.n), *clopper_pearson(*right))
 
 
 def speeds(pictures: Sequence[np.ndarray]) -> dict[str, Figure]:
@@ -229,12 +244,12 @@ def agreement(pictures: np.ndarray, names: Sequence[str]) -> dict[str, Figure]:
     any_flag |= {name: flags(detector, list(pictures)).any(1) for name, detector in offline() if name != SLOW}
     figures = {}
     for a, b in itertools.combinations(any_flag, 2):
-        found = cohen_kappa(any_flag[a].tolist(), any_flag[b].tolist())
+        found = cohen_kappa(any_flag[a].tolist(), any_flag[b].tolist(), clusters=names)
         key = f"kappa_{a}_{b}".replace(" ", "-")
         if math.isnan(found.value):
             figures[key] = Figure(None, found.n, interval="none", note="both gave one label to every picture")
         else:
-            figures[key] = Figure(found.value, found.n, found.low, found.high, interval="bootstrap 95%")
+            figures[key] = Figure(found.value, found.n, found.low, found.high, interval="bootstrap over names 95%")
     rates = {name: float(found.mean()) for name, found in any_flag.items()}
     told = {k: {"value": f.value, "low": f.low, "high": f.high} for k, f in figures.items()}
     write_text(
@@ -244,33 +259,56 @@ def agreement(pictures: np.ndarray, names: Sequence[str]) -> dict[str, Figure]:
 
 
 def coverage() -> dict[str, Figure]:
-    """Least exact coverage of the default interval over n and prevalence, and by n."""
+    """Least exact coverage of the default interval over n and prevalence, and by n. It is least right beside an end of an
+    interval, so these are among the rates."""
     figures = {}
     for n in SIZES:
         ends = np.array([clopper_pearson(k, n) for k in range(n + 1)])
-        holds = (ends[:, 0] <= RATES[:, None]) & (RATES[:, None] <= ends[:, 1])
-        covered = (binom.pmf(np.arange(n + 1), n, RATES[:, None]) * holds).sum(1)
-        figures[f"interval_min_coverage_n{n}"] = recording.number(float(covered.min()))
+        beside = np.concatenate([ends.ravel() - 1e-9, ends.ravel() + 1e-9])
+        rates = np.concatenate([RATES, beside[(beside >= 0) & (beside <= 0.5)]])
+        least = 1.0
+        for some in np.array_split(
+            rates, 1 + len(rates) // 500
+        ):  # all of n = 3,000 at once are 36 million probabilities
+            holds = (ends[:, 0] <= some[:, None]) & (some[:, None] <= ends[:, 1])
+            covered = (binom.pmf(np.arange(n + 1), n, some[:, None]) * holds).sum(1)
+            least = min(least, float(covered.min()))
+        figures[f"interval_min_coverage_n{n}"] = recording.number(least)
     least = min(f.value or 0.0 for f in figures.values())
     return {"default_interval_min_coverage": recording.number(least), **figures}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--busy", action="store_true", help="leave the speeds out, which need a quiet machine")
     args = parser.parse_args()
+    parts = [p for p in PARTS if p in args.only and not (args.busy and p == "speeds")]
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
-    if not args.busy:
+    if "speeds" in parts:
         recording.require_quiet()
-    pictures, names, prompts, figures = generated()
-    if not args.busy:
-        figures |= speeds(list(pictures))
-    rendered, asked = new_style()
-    for detector in map(load_detector, CALIBRATED):
-        figures |= heads(detector, "generated", list(pictures), labels_of(names))
-        figures |= heads(detector, "new_style", list(rendered), labels_of(asked))
-    figures |= calibrated(pictures, names, prompts) | agreement(pictures, names) | coverage()
-    recording.write(HERE, begun, figures, keep=args.busy)
+
+    def write(figures: dict[str, Figure]) -> None:
+        recording.write(HERE, begun, figures, keep=True)
+
+    if parts != ["coverage"]:
+        pictures, names, prompts, agreed = generated()
+        write(agreed)
+    if "speeds" in parts:
+        write(speeds(list(pictures)))
+    if "heads" in parts:
+        rendered, asked = new_style()
+        for detector in map(load_detector, CALIBRATED):
+            write(
+                heads(detector, "generated", list(pictures), names)
+                | heads(detector, "new_style", list(rendered), asked)
+            )
+    if "calibrated" in parts:
+        write(calibrated(pictures, names, prompts))
+    if "agreement" in parts:
+        write(agreement(pictures, names))
+    if "coverage" in parts:
+        write(coverage())
 
 
 if __name__ == "__main__":
