@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
+from scotoma.cli import label as verb
 from scotoma.cli import main
+from scotoma.dialogue.annotators import registry
+from scotoma.dialogue.annotators.contract import Chat
+from scotoma.dialogue.annotators.registry import Kind
+from scotoma.dialogue.annotators.replay import replay
 from scotoma.dialogue.demo.generator import generate
+from scotoma.dialogue.guideline import load_guideline
+from scotoma.dialogue.schema import LEVELS
 from scotoma.dialogue.views import items
 
 
@@ -162,6 +170,68 @@ def test_annotators_that_cannot_be_made(spec, said, data, tmp_path, capsys):
     given = ["label", str(data / "chats.jsonl"), "--guideline", "commitments", "--annotator", spec]
     assert main([*given, "--out", str(tmp_path / "run")]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "guideline, kept, left",
+    [
+        ("commitments", ["patterns", "descriptions", "local", "linear", "examples"], []),
+        (
+            "toxic",
+            ["descriptions", "local", "linear", "examples"],
+            ["patterns ship for 'commitments' and not for 'toxic'"],
+        ),
+        ("pornographic", ["descriptions", "local"], ["no example of 'pornographic'"] * 2 + ["patterns ship for"]),
+    ],
+)
+def test_who_labels_where_nobody_is_named(guideline, kept, left, capsys):
+    """Who lacks patterns or examples for a guideline is left out, and it is said why."""
+    assert verb.offline([*verb.OFFLINE, *verb.OFFLINE_RESERVES], load_guideline(guideline)) == kept
+    told = sorted(capsys.readouterr().err.splitlines(), key=lambda line: "patterns" in line.split(" is left out: ")[0])
+    assert len(told) == len(left) and all(why in line for why, line in zip(left, told, strict=True))
+
+
+@pytest.mark.parametrize("guideline", ["commitments", "toxic", "pornographic"])
+def test_every_guideline_labels_without_a_named_annotator(guideline, tmp_path, monkeypatch, capsys):
+    """Without the packages of models: `similar` stands for the encoder and the language model."""
+    stand_in = Kind("", lambda name: replay(tmp_path / "known.jsonl", name))
+    monkeypatch.setattr(
+        registry, "KINDS", {**registry.KINDS, **dict.fromkeys(("descriptions", "local", "examples"), stand_in)}
+    )
+    turns = [("user", "Is it warm?"), ("assistant", "It is, I think."), ("user", "And now?"), ("assistant", "No.")]
+    rows = [{"id": f"d{i}", "turns": [{"speaker": s, "text": f"{t} {i} {i}x"} for s, t in turns]} for i in range(12)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    none = load_guideline(guideline).negative
+    known = [
+        {"item": f"d{i}/{turn}/{level}", "label": none} for i in range(12) for turn in range(4) for level in LEVELS
+    ]
+    (tmp_path / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in known))
+    given = ["label", str(tmp_path / "chats.jsonl"), "--guideline", guideline, "--json", "--out", str(tmp_path / "run")]
+    assert main(given) == 0
+    told = capsys.readouterr()
+    voters = [a["name"] for a in json.loads(told.out)["annotators"] if a["role"] == "voter"]
+    assert (
+        voters
+        == {
+            "commitments": ["patterns", "descriptions", "local", "linear"],
+            "toxic": ["descriptions", "local", "linear"],
+            "pornographic": ["descriptions", "local"],
+        }[guideline]
+    )
+    assert ("patterns is left out: " in told.err) == (guideline != "commitments")
+
+
+def test_what_an_endpoint_answered_and_what_was_spent_is_kept_in_the_run(data, tmp_path, monkeypatch):
+    """Unless another cache is named, or none."""
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr(
+        "scotoma.dialogue.annotators.endpoint.endpoint", lambda *a, **k: made.append(k["cache"]) or Chat("m", None)
+    )
+    spec = "endpoint,url=http://localhost:1/v1,model=m,key=,tokens=9"
+    for more in ("", ",cache=mine", ",cache="):
+        verb.annotator(spec + more, tmp_path / "run/answers")
+    assert made == [tmp_path / "run/answers", Path("mine"), None]
 
 
 def test_kinds_of_annotators(capsys):

@@ -128,11 +128,11 @@ class TestBudget:
         assert server.hits == 0
 
     def test_a_lost_answer_counts_and_a_refused_request_does_not(self, server: ChatServer, tmp_path: Path) -> None:
-        """Lost: 25 tokens and an answer of 16. Then 500, which is free, then the answer, 27: 68."""
+        """Lost: 148, the most that it can have taken. Then 500, which is free, then the answer, 27: 175."""
         server.script = ["garbage", "500"]
         asked_of(server, cache=tmp_path, budget=Budget(tokens=1000)).complete(said(TEXTS[0]), CHOICES)
         (path,) = tmp_path.glob("ledger-*.jsonl")
-        assert Ledger(path).spent() == Spent(68, 0.0)
+        assert Ledger(path).spent() == Spent(175, 0.0)
 
     def test_a_fifth_of_faults(self, tmp_path: Path) -> None:
         """Never more than the ceiling, counted by the server's own usage."""

@@ -1,8 +1,7 @@
 """Label dialogues with several annotators. Example: scotoma label chats.jsonl --guideline commitments --out run/
 
     scotoma label chats.jsonl --guideline commitments --annotator patterns --annotator descriptions --annotator local \\
-        --strongest judge=endpoint,url=https://host/v1,model=large,tokens=2000000,cache=answers/ \\
-        --out run/
+        --strongest judge=endpoint,url=https://host/v1,model=large,tokens=2000000 --out run/
     scotoma label judge run/                  items that no machine could decide, and a random sample, at the terminal
     scotoma label report run/                 report.html and card.md again, from the records
     scotoma label report run/ --student student/      with the student's time beside what the labels cost
@@ -18,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +28,15 @@ from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
     from scotoma.dialogue.annotators.contract import Annotator
+    from scotoma.dialogue.guideline import Guideline
     from scotoma.dialogue.schema import Item
 
-OFFLINE = ("patterns", "descriptions", "local", "linear")  # who votes where nobody is named
+OFFLINE = (
+    "patterns",
+    "descriptions",
+    "local",
+    "linear",
+)  # who votes where nobody is named, if the guideline has what they need
 OFFLINE_RESERVES = ("examples",)
 TIMED, WARM = 512, 16  # items on which a student's time is taken, and before
 
@@ -105,8 +111,12 @@ def _label(args: argparse.Namespace, data: Path) -> int:
         raise UsageError(f"label needs --guideline ({', '.join(shipped())}, or a file) and --out FOLDER")
     looking.check_folder(args.out)
     guideline, dialogues = load_guideline(args.guideline), read_dialogues(data)
-    annotators = [annotator(spec) for spec in args.annotator or OFFLINE]
-    reserves = [annotator(spec) for spec in args.reserve or (() if args.annotator else OFFLINE_RESERVES)]
+    names, spares = args.annotator, args.reserve
+    if not names:
+        names = offline(OFFLINE, guideline)
+        spares = spares or offline(OFFLINE_RESERVES, guideline)
+    answers = args.out / "answers"
+    annotators, reserves = ([annotator(spec, answers) for spec in specs] for specs in (names, spares))
     settings = LabelConfig(
         context_turns=args.context_turns,
         speaker=args.speaker,
@@ -123,8 +133,8 @@ def _label(args: argparse.Namespace, data: Path) -> int:
             guideline,
             annotators,
             args.out,
-            filler=annotator(args.fill) if args.fill else None,
-            strongest=annotator(args.strongest) if args.strongest else None,
+            filler=annotator(args.fill, answers) if args.fill else None,
+            strongest=annotator(args.strongest, answers) if args.strongest else None,
             reserves=reserves,
             settings=settings,
             command=args.command,
@@ -202,13 +212,27 @@ def _kinds(as_json: bool) -> int:
     return 0
 
 
-def annotator(spec: str) -> Annotator:
-    """[NAME=]KIND[,OPTION=VALUE...]; without a name it is called like its kind. Raises UsageError."""
+def annotator(spec: str, answers: Path | None = None) -> Annotator:
+    """[NAME=]KIND[,OPTION=VALUE...]; without a name it is called like its kind. `answers` is where an endpoint keeps what it
+    answered and what was spent, if nothing else is said. Raises UsageError."""
     from scotoma.dialogue.annotators.registry import make
 
     head, options = specs.named(spec, "an annotator is [NAME=]KIND,OPTION=VALUE,...")
     name, equals, kind = head.partition("=")
-    return make(name, kind if equals else name, **options)
+    kind = kind if equals else name
+    if kind == "endpoint" and answers is not None:
+        options = {"cache": str(answers), **options}
+    return make(name, kind, **options)
+
+
+def offline(kinds: Sequence[str], guideline: Guideline) -> list[str]:
+    """Those of `kinds` that can label by the guideline; who cannot and why is said on stderr."""
+    from scotoma.dialogue.annotators.registry import KINDS
+
+    lacking = {kind: why for kind in kinds if (why := KINDS[kind].lacks(guideline))}
+    for kind, why in lacking.items():
+        print(f"{kind} is left out: {why}", file=sys.stderr)
+    return [kind for kind in kinds if kind not in lacking]
 
 
 def _subsets(given: Sequence[str]) -> dict[str, int]:

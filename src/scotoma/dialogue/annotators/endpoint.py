@@ -71,8 +71,8 @@ def endpoint(
     and spreads the waits. `temperature` None leaves it out, for models that know none; their labels may not come again.
 
     `budget` is checked before each call against the sum of all calls so far; over it a Reply says BUDGET_SPENT and nothing
-    is sent. `prices` are those of a million tokens in and out. A call whose answer is lost is counted as if its prompt had
-    one token for four bytes and its answer had been as long as it may be. `cache` is a folder for answers (AnswerCache) and
+    is sent. `prices` are those of a million tokens in and out. A call whose answer is lost is counted with the most that it
+    can have taken, as before it was made. `cache` is a folder for answers (AnswerCache) and
     for the ledger of this address and model; None keeps both in memory, and asks each thing again in the next run.
     Questions and parameters being the same, an answer is taken from the cache for the same address and model only.
 
@@ -220,14 +220,14 @@ class _Service:
         left_out, sent = set[str](), 0
         length = self.lengths[0 if choices else 1]
         size = sum(len(m["content"].encode("utf-8", "replace")) for m in messages)
-        most, lost = (self._spent(n, length) for n in (size + 16 * (len(messages) + 1), math.ceil(size / 4)))
+        most = self._spent(size + 16 * (len(messages) + 1), length)
         while True:
             body = self._body(messages, choices, left_out)
             await self.pace.turn()
             call = secrets.token_hex(8)
             if not await calls.allowed(partial(self.ledger.begin, call, most, self.budget)):
                 return Reply(None, reason=BUDGET_SPENT)
-            took, begun = lost, time.perf_counter()
+            took, begun = most, time.perf_counter()  # of an answer that is lost nobody knows what was charged
             try:
                 came = await request(calls.client, body, self.timeout)
                 self.heard = self.heard or came.heard

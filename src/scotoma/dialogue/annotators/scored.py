@@ -45,13 +45,16 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(x, -50.0, 50.0)))
 
 
+def without_example(guideline: Guideline) -> str:
+    """What is said of a guideline that lacks examples of a label, "" of one that has them."""
+    labels = [w for w in guideline.labels if not any(e.label == w for e in guideline.examples)]
+    return f"the guideline {guideline.name!r} has no example of {labels[0]!r}" if labels else ""
+
+
 def need_both(guideline: Guideline, who: str) -> None:
     """Raises DataError for a guideline that lacks examples of a label."""
-    for label in guideline.labels:
-        if not any(e.label == label for e in guideline.examples):
-            raise DataError(
-                f"the guideline {guideline.name!r} has no example of {label!r}, and {who} need one; add some"
-            )
+    if lacking := without_example(guideline):
+        raise DataError(f"{lacking}, and {who} need one; add some")
 
 
 def once(make: Callable[[Guideline], T]) -> Callable[[Guideline], T]:
