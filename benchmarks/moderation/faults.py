@@ -36,10 +36,12 @@ from scotoma.dialogue.annotators.budget import Budget
 from scotoma.dialogue.annotators.contract import Annotator, Chat, Message, Reply
 from scotoma.dialogue.annotators.endpoint import endpoint
 from scotoma.dialogue.annotators.llm import llm
+from scotoma.dialogue.annotators.registry import LARGE
 from scotoma.dialogue.demo.generator import generate
 from scotoma.dialogue.guideline import Guideline, load_guideline
-from scotoma.dialogue.run import LabelConfig, label, read_run
+from scotoma.dialogue.run import LabelConfig, LabelRun, label, read_run
 from scotoma.dialogue.schema import Answer, Dialogue, Item
+from scotoma.dialogue.texts import exchange_parts
 from scotoma.dialogue.views import items as views
 from scotoma.records import Figure
 
@@ -49,20 +51,22 @@ CONCURRENCY, TIMEOUT, RETRIES = 16, 2.0, 8
 NAME = "endpoint"
 KILLED_AT, BUDGET_FOR = 0.3, 0.6  # shares of the items: done when the kill comes; paid for by the first budget
 PLENTY = 10**12  # tokens
-# Items that are asked about together. A batch ends when its last item has its answer, and a slow one of few is all that is
-# waited for: of batches of 32 the makespan has 0.21 of the ideal at most, of 4,096 0.90 (ideal.py, this plan of faults).
-BATCH, KILLED_BATCH = 16_384, 1024
+# Items that are asked about together: in the timed run as many as the product asks (LARGE). A batch ends when its last item has
+# its answer, and a slow one of few is all that is waited for: of batches of 32 the makespan has 0.21 of the ideal at most, of
+# 4,096 0.90 (ideal.py, this plan of faults).
+KILLED_BATCH = 1024
 SETTINGS = LabelConfig(levels=("context",), near=None, shares=(0.7, 0.1, 0.2))
 
 
 def dialogues(n: int) -> list[Dialogue]:
-    """`n` dialogues of two turns, of which each asks the endpoint something else."""
-    found, known, seed = list[Dialogue](), set[str](), SEED
+    """`n` dialogues of two turns, of which each asks the endpoint something else and none is a duplicate to `label`."""
+    found, known, seed = list[Dialogue](), set[Any](), SEED
     while len(found) < n:
         items = views(generate(n, seed), levels=SETTINGS.levels)
         for item, question in zip(items, questions(items), strict=True):
-            if question not in known and len(found) < n:
-                known.add(question)
+            new = {question, exchange_parts(item.exchange)}
+            if not new & known and len(found) < n:
+                known |= new
                 turns = (*item.exchange.context, item.exchange.response)
                 found.append(Dialogue(f"d{len(found):05d}", turns))
         seed += 1
@@ -138,10 +142,9 @@ def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
     return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def checked(folder: Path, told: Mapping[str, Any]) -> dict[str, int]:
+def checked(run: LabelRun, told: Mapping[str, Any]) -> dict[str, int]:
     """Counts that are to be 0, of a run that is over: items without an answer, with two of them in the log, with the answer to
     another question; answers that the server gave once more; questions that are no item's."""
-    run = read_run(folder / "run")
     asked = dict(zip((item.id for item in run.items), questions(run.items), strict=True))
     whole = [v for v in run.votes if v.answer.outcome != "failed"]
     answers = Counter(v.item for v in whole)
@@ -157,9 +160,8 @@ def checked(folder: Path, told: Mapping[str, Any]) -> dict[str, int]:
 def timed(n: int, batch: int) -> dict[str, Figure]:
     with server(SEED) as url, tempfile.TemporaryDirectory() as name:
         spent = finished(worker(url, Path(name), n, batch))
-        told = told_by(url, "trace")
-        wrong = checked(Path(name), told)
-        clock = read_run(Path(name) / "run").summary()["wall"][f"vote/{NAME}"]["seconds"]
+        told, run = told_by(url, "trace"), read_run(Path(name) / "run")
+        wrong, clock = checked(run, told), run.summary()["wall"][f"vote/{NAME}"]["seconds"]
     if any(count for what, count in wrong.items() if what != "answered_again"):
         sys.exit(f"the timed run is not whole: {wrong}")
     by = dict[str, list[tuple[str, float]]]()
@@ -178,7 +180,7 @@ def timed(n: int, batch: int) -> dict[str, Figure]:
         "client_cpu_ms_per_request": number(1e3 * spent["cpu"] / requests),
         "client_cpu_share": number(spent["cpu"] / spent["asking"]),
         "most_at_once": number(told["most"]),
-        "answered_again": Figure(float(wrong["answered_again"]), n, interval="none"),
+        "answered_again": Figure(float(wrong["answered_again"]), len(run.items), interval="none"),
     }
 
 
@@ -197,10 +199,10 @@ def killed(n: int, batch: int) -> dict[str, Figure]:
         finished(worker(url, folder, n, batch, tokens))
         trace = told_by(url, "trace")["trace"]
         charged = sum(row[4] for row in trace)
-        open_ = checked(folder, told_by(url, "trace"))["lost"]
+        open_ = checked(read_run(folder / "run"), told_by(url, "trace"))["lost"]
         finished(worker(url, folder, n, batch))
-        told = told_by(url, "trace")
-        wrong = checked(folder, told)
+        told, run = told_by(url, "trace"), read_run(folder / "run")
+        wrong, n = checked(run, told), len(run.items)
     faults = sum(row[1] != "answer" for row in told["trace"])
     return {
         "faults_share": recording.rate(faults, len(told["trace"])),
@@ -216,7 +218,7 @@ def killed(n: int, batch: int) -> dict[str, Figure]:
     }
 
 
-def figures(small: bool = False, busy: bool = False, batch: int = BATCH) -> dict[str, Figure]:
+def figures(small: bool = False, busy: bool = False, batch: int = LARGE) -> dict[str, Figure]:
     """`batch`: items asked about together in the timed run."""
     n = SMALL if small else ITEMS
     found = killed(n, KILLED_BATCH // (8 if small else 1))
@@ -226,7 +228,7 @@ def figures(small: bool = False, busy: bool = False, batch: int = BATCH) -> dict
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--busy", action="store_true", help="leave the makespan out, which needs a quiet machine")
-    made.add_argument("--batch", type=int, default=BATCH, help=f"items that are asked about together (default {BATCH})")
+    made.add_argument("--batch", type=int, default=LARGE, help=f"items that are asked about together (default {LARGE})")
     made.add_argument("--worker", help="for this program itself")
     args = made.parse_args()
     if args.worker:

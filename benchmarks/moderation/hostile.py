@@ -1,6 +1,6 @@
 """Hostile text: what changes a label that should not, for annotators and for students.
 
-    python benchmarks/moderation/hostile.py                       # patterns, descriptions and the local language model
+    python benchmarks/moderation/hostile.py                       # the five annotators of the demonstration
     python benchmarks/moderation/hostile.py --student DIR         # and a student's folder, more than one if given again
     python benchmarks/moderation/hostile.py --annotator patterns  # these annotators instead, as `scotoma label` takes them
     python benchmarks/moderation/hostile.py --smoke
@@ -15,29 +15,28 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import recording
-from material import GUIDELINE, HERE, labelled_items, parser, results_of, share, spread
+from material import GUIDELINE, HERE, parser, results_of, share
 from perturbations import PERTURBATIONS, attempts, injected, perturbed
 
-from scotoma.cli.label import annotator
+from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator
 from scotoma.detectors.contract import FLAGGED, Detector
 from scotoma.detectors.text.student import load_student
 from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.asking import ask
-from scotoma.dialogue.demo.gold import FILE, read_gold
+from scotoma.dialogue.demo.gold import read_gold, spread
 from scotoma.dialogue.guideline import Guideline, load_guideline
 from scotoma.dialogue.schema import Item
 from scotoma.errors import MissingExtraError
 from scotoma.records import Figure, write_text
 
 Judge = Annotator | Detector
-ANNOTATORS = ("patterns", "descriptions", "local")
 LONG, SMALL = 20, 24  # items of a megabyte; items of --smoke
 LLM_ITEMS, LLM_LONG = 80, 4  # of a language model, which is slow
 SHOWN_KINDS = ("hidden", "shape", "spacing", "noise", "long")
@@ -115,22 +114,13 @@ def summary(name: str, told: Mapping[str, Any]) -> dict[str, Figure]:
     return found
 
 
-def figures(
-    judges: Mapping[str, Judge], small: bool = False, keep: Callable[[str, dict[str, Any]], None] | None = None
-) -> dict[str, Figure]:
-    """`judges` by the name that their figures have. `keep(name, rows)` takes what is told of one."""
-    guideline, found = load_guideline(GUIDELINE), dict[str, Figure]()
-    items = [g.item for g in read_gold()] if FILE.exists() else labelled_items(400, 0, "gold")
-    items = spread(items)
-    for name, judge in judges.items():
-        slow = isinstance(judge, Annotator) and judge.kind == "llm"
-        n, few = (LLM_ITEMS, LLM_LONG) if slow else (len(items), LONG)
-        n, few = (min(n, 2 if slow else SMALL), 1 if slow else 3) if small else (n, few)
-        told = table(judge, items[:n], few, guideline)
-        found |= summary(name, told)
-        if keep:
-            keep(name, told)
-    return found
+def table_of(judge: Judge, small: bool) -> dict[str, Any]:
+    """On gold, or a part of it for a language model, which is slow, and where it is `small`."""
+    items = spread([g.item for g in read_gold()])
+    slow = isinstance(judge, Annotator) and judge.kind == "llm"
+    n, few = (LLM_ITEMS, LLM_LONG) if slow else (len(items), LONG)
+    n, few = (min(n, 2 if slow else SMALL), 1 if slow else 3) if small else (n, few)
+    return table(judge, items[:n], few, load_guideline(GUIDELINE))
 
 
 def main() -> None:
@@ -140,7 +130,7 @@ def main() -> None:
     args = made.parse_args()
     begun, folder = recording.begin(HERE, f"{os.cpu_count()} cores"), results_of(args.smoke)
     judges: dict[str, Judge] = {}
-    for spec in args.annotator or ANNOTATORS:
+    for spec in args.annotator or (*OFFLINE, *OFFLINE_RESERVES):
         try:
             one = annotator(spec)
         except MissingExtraError as e:
@@ -153,18 +143,21 @@ def main() -> None:
         judges[f"student-{Path(path).name}"] = load_student(path)
     path = folder / "results/hostile.json"
     rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def keep(name: str, told: dict[str, Any]) -> None:
-        def plain(found: Mapping[str, Figure]) -> dict[str, Any]:
-            return {
-                k: {"value": f.value, "n": f.n, "low": f.low, "high": f.high, "note": f.note} for k, f in found.items()
-            }
-
-        obeyed = {label: plain(by) for label, by in told["obeys"].items()}
-        rows[name] = {"flips": plain(told["flips"]), "obeys": obeyed, "seconds": told["seconds"]}
+    found: dict[str, Figure] = {}
+    for name, judge in judges.items():  # what one judge took an hour for is safe before the next
+        told = table_of(judge, args.smoke)
+        rows[name] = {
+            "flips": plain(told["flips"]),
+            "obeys": {label: plain(by) for label, by in told["obeys"].items()},
+            "seconds": told["seconds"],
+        }
         write_text(path, json.dumps(rows, indent=1) + "\n")
+        found |= summary(name, told)
+        recording.write(folder, begun, found, keep=True)
 
-    recording.write(folder, begun, figures(judges, args.smoke, keep), keep=True)
+
+def plain(found: Mapping[str, Figure]) -> dict[str, Any]:
+    return {k: {"value": f.value, "n": f.n, "low": f.low, "high": f.high, "note": f.note} for k, f in found.items()}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from scotoma.dialogue.demo.generator import generate
 from scotoma.dialogue.duplicates import without_duplicates
 from scotoma.dialogue.schema import Item
 from scotoma.dialogue.views import items as views
-from scotoma.records import Figure, sha256_text
+from scotoma.records import Figure
 from scotoma.statistics.clustered import clustered_rate
 
 HERE = Path(__file__).parent
@@ -28,15 +28,6 @@ def share(hits: Sequence[bool], items: Sequence[Item], *, undecided: int = 0, no
     """A share of items, with an interval over dialogues."""
     found = clustered_rate(list(hits), [item.dialogue for item in items])
     return Figure(found.value, len(hits), found.low, found.high, undecided, interval="clustered 95%", note=note)
-
-
-def spread(items: Sequence[Item]) -> list[Item]:
-    """In an order that depends on ids alone, both levels by turns, so that the first few are a sample of all."""
-    by: dict[str, list[Item]] = {}
-    for item in sorted(items, key=lambda i: sha256_text(i.id)):
-        by.setdefault(item.level, []).append(item)
-    longest = max(map(len, by.values()))
-    return [row[i] for i in range(longest) for row in by.values() if i < len(row)]
 
 
 def results_of(smoke: bool) -> Path:

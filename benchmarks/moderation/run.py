@@ -6,8 +6,9 @@
     python benchmarks/moderation/run.py --smoke     # a little of everything, written to a temporary folder
 
 The demonstration is that of `scotoma demo dialogue` (scotoma/dialogue/demo/run.py). Where it is timed it begins from nothing; with
---busy it goes on from build/benchmarks/moderation. Gold and the fresh set are what dialogue/demo/gold.py says; intervals resample
-dialogues. The best annotator is chosen by its F1 on gold itself, which favours it.
+--busy it goes on from build/benchmarks/moderation, and students of other labels or settings are trained again. Gold and the fresh
+set are what dialogue/demo/gold.py says; intervals resample the templates of responses. The best annotator is chosen by its F1 on
+gold itself, which favours it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import recording
-from material import GUIDELINE, HERE, parser, results_of, spread
+from material import GUIDELINE, HERE, parser, results_of
 
 from scotoma.cli.demo import DIALOGUES, LLM_ITEMS
 from scotoma.cli.label import OFFLINE, OFFLINE_RESERVES, annotator
@@ -38,8 +39,17 @@ from scotoma.detectors.text.student import load_student
 from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.asking import ask
 from scotoma.dialogue.demo.generator import generate
-from scotoma.dialogue.demo.gold import against_gold, difference, fresh, read_gold
-from scotoma.dialogue.demo.run import ROUTES, Demonstration, answers_of, by_student, by_vote, demonstrate, settings
+from scotoma.dialogue.demo.gold import against_gold, difference, fresh, read_gold, spread
+from scotoma.dialogue.demo.run import (
+    ROUTES,
+    Demonstration,
+    by_each,
+    by_student,
+    by_vote,
+    demonstrate,
+    settings,
+    votes_on,
+)
 from scotoma.dialogue.distil import training
 from scotoma.dialogue.distil.parts import Learner
 from scotoma.dialogue.distil.training import DistilConfig, distil
@@ -66,19 +76,25 @@ def of_demo(made: Demonstration, folder: Path) -> dict[str, Figure]:
             if title in found:
                 out[f"{name.replace(' ', '_')}_{short}"] = found[title]
         out |= {k.replace(" ", "_"): f for k, f in found.items() if k.startswith("kappa")}
-    for other, short in ((told["best"], "best_annotator"), ("vote", "vote")):
-        for route in ROUTES:
-            name = "student" if route == ROUTES[0] else route
-            out |= lower_end(f"{name}_minus_{short}_f1", made.figures[route][f"F1, minus {other}"], other)
+    start = "F1, minus "
+    for route in ROUTES:
+        against = {k.removeprefix(start): f for k, f in made.figures[route].items() if k.startswith(start)}
+        out |= differences(route, against, told["best"])
     out["labelled_items"] = recording.number(len(made.run.items))
     out["labelled_without_a_label"] = recording.number(sum(not x.label.label for x in made.run.labelled()))
     return out
 
 
-def lower_end(name: str, f: Figure, other: str) -> dict[str, Figure]:
-    """A difference, and the lower end of its interval as a figure of its own."""
-    low = Figure(f.low, f.n, interval="none", note="lower end of the interval")
-    return {name: dataclasses.replace(f, note=f"against {other}"), f"{name}_low": low}
+def differences(route: str, against: Mapping[str, Figure], best: str, start: str = "") -> dict[str, Figure]:
+    """A student's F1 minus that of each other, and of the best annotator by that name too, each with the lower end of its
+    interval as a figure of its own."""
+    student, out = "student" if route == ROUTES[0] else route, dict[str, Figure]()
+    for other, f in against.items():
+        for short in (other.replace(" ", "_"), *(["best_annotator"] if other == best else [])):
+            name = f"{start}{student}_minus_{short}_f1"
+            out[name] = dataclasses.replace(f, note=f"against {other}")
+            out[f"{name}_low"] = Figure(f.low, f.n, interval="none", note="lower end of the interval")
+    return out
 
 
 def on_fresh(
@@ -87,10 +103,10 @@ def on_fresh(
     """The same on the fresh set, without the language model, which is slow and has left the vote or is one of several."""
     there = fresh()
     chosen = [a for a in annotators if a.kind != "llm"]
-    answers = answers_of(there, chosen, guideline, lambda what, done, total: None)
+    votes = votes_on(there, chosen, guideline, ask, {})
     voters = {a["name"] for a in made.run.summary()["annotators"] if a["role"] == "voter"}
-    flagged = {name: np.array([a.label == guideline.positive for a in rows]) for name, rows in answers.items()}
-    flagged["vote"] = by_vote(there, answers, [a for a in chosen if a.name in voters], guideline)
+    flagged = by_each(votes, guideline)
+    flagged["vote"] = by_vote(there, [v for v in votes if v.annotator in voters], guideline)
     for route in ROUTES:
         flagged[route] = by_student(there, folder / route, guideline)
     found = {name: against_gold(there, f, guideline) for name, f in flagged.items()}
@@ -101,11 +117,9 @@ def on_fresh(
     }
     f1 = {a.name: found[a.name]["F1 of commitment"].value or 0.0 for a in chosen}
     best = max(f1, key=f1.__getitem__)
-    for other, short in ((best, "best_annotator"), ("vote", "vote")):
-        for route in ROUTES:
-            name = "student" if route == ROUTES[0] else route
-            f = difference(there, flagged[route], flagged[other], guideline)
-            out |= lower_end(f"fresh_{name}_minus_{short}_f1", f, other)
+    for route in ROUTES:
+        against = {k: difference(there, flagged[route], flagged[k], guideline) for k in (*f1, "vote")}
+        out |= differences(route, against, best, "fresh_")
     return out
 
 
@@ -127,7 +141,7 @@ def context(made: Demonstration, folder: Path, guideline: Guideline) -> dict[str
         chosen = [g for g in there if g.item.level == "context"]
         whole = by_student(chosen, folder / "embedded", guideline)
         seen = load_student(blind)([Exchange(g.item.exchange.response) for g in chosen])[guideline.positive]
-        alone = np.array([v.label == FLAGGED for v in seen])
+        alone = {g.item.id: v.label == FLAGGED for g, v in zip(chosen, seen, strict=True)}
         out[f"{name}context_minus_utterance_f1"] = difference(chosen, whole, alone, guideline)
     return out
 
@@ -193,7 +207,7 @@ def noise(route: str, dialogues: int, shares: Sequence[float], seeds: Sequence[i
                     folder = Path(place) / "student"
                     config = DistilConfig(noise=how)  # type: ignore[arg-type]
                     distil(labelled, folder, guideline=guideline, route=route, config=config, seed=seed)
-                    flagged = by_student(gold, folder, guideline)
+                    flagged = np.array(list(by_student(gold, folder, guideline).values()))
                 values.append(2 * float((truth & flagged).sum()) / float(truth.sum() + flagged.sum()))
             row = {"route": route, "noise": share, "confident_learning": how, "f1": statistics.mean(values)}
             out.append({**row, "seeds": values})

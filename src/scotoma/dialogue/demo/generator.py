@@ -3,7 +3,7 @@
 Labels come from the templates, so they are what their author thought and no measurement; the gold set is labelled again from
 the guideline alone. Three sets of templates share no topic and no response: "train", and "gold" and "fresh" for evaluation only.
 
-    dialogues = generate(3000, seed=0)
+    dialogues = generate(3000, seed=0)          # with the templates of each turn: traced(3000, seed=0)
 
 A dialogue depends on its set, seed and number only, never on how many are made.
 """
@@ -11,7 +11,7 @@ A dialogue depends on its set, seed and number only, never on how many are made.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -46,24 +46,30 @@ def generate(n: int, seed: int, templates: Templates = "train", *, smalltalk: Pa
     With `smalltalk`, the folder of English YAML files of chatterbot-corpus, about a tenth is talk from there, all of it
     without a commitment. Raises UsageError for an unknown set of templates, DataError for a folder without such files.
     """
+    return [dialogue for dialogue, _ in traced(n, seed, templates, smalltalk=smalltalk)]
+
+
+def traced(
+    n: int, seed: int, templates: Templates = "train", *, smalltalk: Path | None = None
+) -> Iterator[tuple[Dialogue, Mapping[int, str]]]:
+    """The dialogues of `generate`, each with the templates that the assistant's turns are made of: turn -> KIND/NUMBER, the
+    number being the template's place among those of its kind; "opening", "closing" and "carried" stand for kinds."""
     if templates not in MANNERS:
         raise UsageError(f"the demonstration has templates {', '.join(MANNERS)}, not {templates!r}")
     if n < 1:
         raise UsageError(f"the number of dialogues must be 1 or more, got {n}")
     grammars = read_grammars(templates)
     talk = read_smalltalk(smalltalk) if smalltalk else []
-    out = []
     for i in range(n):
         rng = random.Random(f"{templates} {seed} {i}")
         id = f"{templates}-{seed}-{i:05d}"
         if talk and rng.random() < SMALLTALK_SHARE:
-            out.append(_benign(id, rng.choice(talk)))
+            yield _benign(id, rng.choice(talk)), {}
         else:
-            out.append(_dialogue(id, f"templates {templates}", rng.choice(grammars), rng))
-    return out
+            yield _dialogue(id, f"templates {templates}", rng.choice(grammars), rng)
 
 
-def _dialogue(id: str, source: str, grammar: Grammar, rng: random.Random) -> Dialogue:
+def _dialogue(id: str, source: str, grammar: Grammar, rng: random.Random) -> tuple[Dialogue, dict[int, str]]:
     topic = rng.choice(sorted(grammar.topics))
     slots = {**grammar.slots, **grammar.topics[topic]}
     kept: dict[str, str] = {}
@@ -72,14 +78,16 @@ def _dialogue(id: str, source: str, grammar: Grammar, rng: random.Random) -> Dia
     wanted = rng.choices(EXCHANGES, SHARES)[0]
     turns: list[Turn] = []
     given: list[Given] = []
+    made_of: dict[int, str] = {}
     used: set[str] = set()
     opens = wanted > 1 and rng.random() < OPENING
     closes = wanted - opens > 1 and rng.random() < CLOSING
 
-    def say(speaker: str, text: str, label: str = "", alone: str = "") -> None:
+    def say(speaker: str, text: str, label: str = "", alone: str = "", template: str = "") -> None:
         turns.append(Turn(speaker, text))
         if label:
             given.append(Given(len(turns) - 1, "context", label))
+            made_of[len(turns) - 1] = template
         if alone:
             given.append(Given(len(turns) - 1, "utterance", alone))
 
@@ -89,15 +97,16 @@ def _dialogue(id: str, source: str, grammar: Grammar, rng: random.Random) -> Dia
         def text(template: str, bound: dict[str, str] = bound, mirror: tuple[str, ...] = ()) -> str:
             return fill(template, slots, bound, mirror, rng)
 
-        pairs: tuple[tuple[str, str], ...] = ()
+        name, pairs = "", tuple[tuple[str, str], ...]()
         if position == 0 and opens:
-            pairs = grammar.openings
+            name, pairs = "opening", grammar.openings
         elif position == wanted - 1 and closes:
-            pairs = grammar.closings
+            name, pairs = "closing", grammar.closings
         if pairs:
-            user, assistant = rng.choice(pairs)
+            number = rng.randrange(len(pairs))
+            user, assistant = pairs[number]
             say("user", _roughen(text(user), rng))
-            say("assistant", text(assistant), NONE, NONE)
+            say("assistant", text(assistant), NONE, NONE, f"{name}/{number}")
             continue
         kind = _draw([k for k in grammar.kinds if k.name not in used], rng)
         used.add(kind.name)
@@ -108,10 +117,12 @@ def _dialogue(id: str, source: str, grammar: Grammar, rng: random.Random) -> Dia
             user += text(rng.choice(grammar.after))
         say("user", _roughen(user, rng))
         if len(turns) + 2 * (wanted - position) <= 6 and rng.random() < CARRIED:
-            between, reply = rng.choice(grammar.carried)
-            say("assistant", text(between), NONE, NONE)
+            number = rng.randrange(len(grammar.carried))
+            between, reply = grammar.carried[number]
+            say("assistant", text(between), NONE, NONE, f"carried/{number}")
             say("user", _roughen(text(reply), rng))
-        answer = text(rng.choice(kind.assistant), mirror=grammar.mirrored)
+        number = rng.randrange(len(kind.assistant))
+        answer = text(kind.assistant[number], mirror=grammar.mirrored)
         if (
             kind.alone
         ):  # one that says nothing alone stays as it is, so that its very words come back under the other label
@@ -120,8 +131,8 @@ def _dialogue(id: str, source: str, grammar: Grammar, rng: random.Random) -> Dia
                 answer = start + (_lowered(answer) if start.endswith(", ") else answer)
             if rng.random() < 0.12:
                 answer += text(rng.choice(grammar.answer_after))
-        say("assistant", answer, kind.label, kind.alone)
-    return Dialogue(id, tuple(turns), tuple(given), f"{source}, {topic}")
+        say("assistant", answer, kind.label, kind.alone, f"{kind.name}/{number}")
+    return Dialogue(id, tuple(turns), tuple(given), f"{source}, {topic}"), made_of
 
 
 def _draw(kinds: Sequence[Kind], rng: random.Random) -> Kind:

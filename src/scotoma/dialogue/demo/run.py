@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scotoma.detectors.contract import FLAGGED
 from scotoma.detectors.text.student import load_student
 from scotoma.dialogue.annotators.contract import Annotator
+from scotoma.dialogue.asking import Ask, Log
 from scotoma.dialogue.demo.generator import generate
-from scotoma.dialogue.demo.gold import CONTEXT, Gold, against_gold, difference, raters, read_gold
+from scotoma.dialogue.demo.gold import CONTEXT, Flagged, Gold, against_gold, difference, raters, read_gold, spread
 from scotoma.dialogue.distil.encoder import EncoderConfig
 from scotoma.dialogue.distil.training import DistilConfig, distil
+from scotoma.dialogue.folder import hash_of
 from scotoma.dialogue.guideline import Guideline, load_guideline
 from scotoma.dialogue.packages import minilm
 from scotoma.dialogue.run import LabelConfig, LabelRun, label
-from scotoma.dialogue.schema import Answer, Dialogue, Vote
+from scotoma.dialogue.schema import Dialogue, Labelled, Vote
 from scotoma.dialogue.vote import vote
-from scotoma.records import Figure, write_text
+from scotoma.records import Figure, RecordLog, write_text
 
 GUIDELINE = "commitments"
 TOLD = 10  # of how many dialogues one comes with labels
@@ -38,10 +39,9 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Demonstration:
-    """`flagged` says by labeller which gold items it flags; `figures` are against gold; `seconds` by stage."""
+    """`figures` are by labeller and against gold; `seconds` by stage."""
 
     run: LabelRun
-    flagged: dict[str, np.ndarray]
     figures: dict[str, dict[str, Figure]]
     seconds: dict[str, float]
 
@@ -74,7 +74,9 @@ def demonstrate(
     command: str = "scotoma demo dialogue",
     tell: Tell | None = None,
 ) -> Demonstration:
-    """Everything, into `out`: labels/, a folder for each student, gold.json. Goes on where it was stopped."""
+    """Everything, into `out`: labels/, a folder for each student, gold_votes.jsonl, gold.json. Goes on where it was stopped; a
+    student of other labels or settings than those of now is trained again. An annotator with a subset answers as many gold
+    items at most, and what it is compared with is compared on these."""
     told: Tell = tell or (lambda what, done, total: None)
     guideline, seconds, start = load_guideline(GUIDELINE), dict[str, float](), time.monotonic()
 
@@ -94,71 +96,80 @@ def demonstrate(
     )
     lap("label")
     for route in routes:
-        if not (out / route / "student.json").exists():
-            labelled = made.labelled()
+        config, labelled = settings(route), made.labelled()
+        if not kept_if_same(out / route, labelled, config, seed):
             distil(
                 labelled,
                 out / route,
                 guideline=guideline,
                 route=route,
-                config=settings(route),
+                config=config,
                 seed=seed,
                 tell=lambda done, total, route=route: told(route, done, total),  # type: ignore[misc]
             )
         lap(route)
-    gold = read_gold()
+    gold, everybody = read_gold(), [*annotators, *reserves]
+    identity = {"guideline": guideline.identity, "gold": hash_of([g.item.row() for g in gold])}
+    header = dataclasses.replace(made.header, resolved=identity, hashes={})
+    log = Log(RecordLog(out / "gold_votes.jsonl", header), lambda done, total: told("gold", done, total))
+    votes = votes_on(gold, everybody, guideline, log, subsets or {})
     voters = {a["name"] for a in made.summary()["annotators"] if a["role"] == "voter"}
-    answers = answers_of(gold, [*annotators, *reserves], guideline, told)
-    # An answer that is no label flags nothing.
-    flagged = {name: np.array([a.label == guideline.positive for a in rows]) for name, rows in answers.items()}
-    chosen = [a for a in (*annotators, *reserves) if a.name in voters]
-    flagged["vote"] = by_vote(gold, answers, chosen, guideline)
+    flagged = by_each(votes, guideline)
+    flagged["vote"] = by_vote(gold, [v for v in votes if v.annotator in voters], guideline)
     for route in routes:
         flagged[route] = by_student(gold, out / route, guideline)
     lap("gold")
     figures = {name: against_gold(gold, f, guideline) for name, f in flagged.items()}
     figures["raters"] = raters(gold)
-    best = max((a.name for a in annotators), key=lambda name: figures[name][f"F1 of {guideline.positive}"].value or 0.0)
+    names = [a.name for a in everybody]
+    best = max(names, key=lambda name: figures[name][f"F1 of {guideline.positive}"].value or 0.0)
     for route in routes:
-        figures[route][f"F1, minus {best}"] = difference(gold, flagged[route], flagged[best], guideline)
-        figures[route]["F1, minus vote"] = difference(gold, flagged[route], flagged["vote"], guideline)
+        for other in (*names, "vote"):
+            figures[route][f"F1, minus {other}"] = difference(gold, flagged[route], flagged[other], guideline)
     rows: dict[str, Any] = {n: {k: dataclasses.asdict(f) for k, f in of.items()} for n, of in figures.items()}
     told_of = {"seconds": seconds, "best": best, "smalltalk": smalltalk is not None, "figures": rows}
     write_text(out / "gold.json", json.dumps(told_of, indent=1) + "\n")
-    return Demonstration(made, flagged, figures, seconds)
+    return Demonstration(made, figures, seconds)
 
 
-def answers_of(
-    gold: Sequence[Gold], annotators: Sequence[Annotator], guideline: Guideline, tell: Tell
-) -> dict[str, list[Answer]]:
-    items = [g.item for g in gold]
-    out: dict[str, list[Answer]] = {}
-    for a in annotators:
-        told = out[a.name] = []
-        for start in range(0, len(items), a.batch_size):
-            told += a.annotate(items[start : start + a.batch_size], guideline)
-            tell(f"gold, {a.name}", len(told), len(items))
-    return out
+def kept_if_same(folder: Path, labelled: Sequence[Labelled], config: DistilConfig, seed: int) -> bool:
+    """Whether `folder` holds the student of these labels, settings and seed, whose hash stands beside it. One of others, or what
+    there is of its training, is deleted."""
+    told = [dataclasses.asdict(one) for one in labelled]
+    path, now = folder.with_name(f"{folder.name}.sha256"), hash_of([told, dataclasses.asdict(config), seed])
+    if not path.exists() or path.read_text(encoding="utf-8") != now:
+        if any((folder / name).exists() for name in ("student.json", "checkpoint.safetensors")):
+            shutil.rmtree(folder)
+        write_text(path, now)
+    return (folder / "student.json").exists()
 
 
-def by_vote(
-    gold: Sequence[Gold], answers: Mapping[str, Sequence[Answer]], voters: Sequence[Annotator], guideline: Guideline
-) -> np.ndarray:
+def votes_on(
+    gold: Sequence[Gold], annotators: Sequence[Annotator], guideline: Guideline, ask: Ask, subsets: Mapping[str, int]
+) -> list[Vote]:
+    """Of each annotator on all items, or on as many as its subset has, of both levels alike."""
+    items = spread([g.item for g in gold])
+    return [v for a in annotators for v in ask(a, "vote", items[: subsets.get(a.name)], guideline, None)]
+
+
+def by_each(votes: Sequence[Vote], guideline: Guideline) -> dict[str, Flagged]:
+    """What each annotator flags of the items that it was asked about. An answer that is no label flags nothing."""
+    out: dict[str, dict[str, bool]] = {}
+    for v in votes:
+        out.setdefault(v.annotator, {})[v.item] = v.answer.label == guideline.positive
+    return {**out}
+
+
+def by_vote(gold: Sequence[Gold], votes: Sequence[Vote], guideline: Guideline) -> Flagged:
     """What the vote flags; where it is undecided, what its soft label says."""
-    items = [g.item for g in gold]
-    votes = [
-        Vote(item.id, "vote", a.name, a.model, guideline.identity, answer)
-        for a in voters
-        for item, answer in zip(items, answers[a.name], strict=True)
-    ]
-    labels = vote(items, votes, guideline)
-    return np.array([(x.label or _soft(x.probability, guideline)) == guideline.positive for x in labels])
+    labels = vote([g.item for g in gold], votes, guideline)
+    return {x.item: (x.label or _soft(x.probability, guideline)) == guideline.positive for x in labels}
 
 
 def _soft(probability: float | None, guideline: Guideline) -> str:
     return guideline.positive if probability is not None and probability > 0.5 else guideline.negative
 
 
-def by_student(gold: Sequence[Gold], folder: Path, guideline: Guideline) -> np.ndarray:
+def by_student(gold: Sequence[Gold], folder: Path, guideline: Guideline) -> Flagged:
     verdicts = load_student(folder)([g.item.exchange for g in gold])[guideline.positive]
-    return np.array([v.label == FLAGGED for v in verdicts])
+    return {g.item.id: v.label == FLAGGED for g, v in zip(gold, verdicts, strict=True)}
