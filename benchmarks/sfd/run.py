@@ -292,26 +292,32 @@ def race(task: Task, model: Model) -> dict[str, Figure]:
             curves[name][lr] = timing.curve_of(call, see, RACE, every=20)
             print(f"{name} at {lr:g}: {timing.reached(curves[name][lr])} iterations", file=sys.stderr, flush=True)
     write_text(HERE / "results/race.json", json.dumps(curves) + "\n")
+    return to_forget(curves)
+
+
+def to_forget(
+    curves: Mapping[str, Mapping[float, timing.Curve]], timed: Mapping[str, Figure] | None = None
+) -> dict[str, Figure]:
+    """Iterations of each loop at its best, and the seconds that they take where it is known what one takes when nothing else
+    runs."""
     figures: dict[str, Figure] = {}
     for name, found in curves.items():
         lr, iterations = timing.best(found)
-        figures[f"{name}_best_lr"] = recording.number(lr)
         never = iterations == float("inf")
-        figures[f"{name}_to_forget_iterations"] = (
-            Figure(None, 0, note="no run reached it") if never else recording.number(iterations)
-        )
+        told = Figure(None, 0, note="no run reached it") if never else recording.number(iterations)
+        figures |= {f"{name}_best_lr": recording.number(lr), f"{name}_to_forget_iterations": told}
+        if timed is not None and not never:
+            figures[f"{name}_to_forget_seconds"] = recording.number(
+                iterations * (timed[f"{name}_seconds"].value or 0.0)
+            )
     return figures
 
 
-def seconds_to_forget(timed: Mapping[str, Figure]) -> dict[str, Figure]:
-    """The race's iterations at the seconds that an iteration takes on a quiet machine."""
-    known = json.loads((HERE / "results/latest.json").read_text())["figures"]
-    counts = {name: known.get(f"{name}_to_forget_iterations", {}).get("value") for name in ("plain", "ours")}
-    return {
-        f"{name}_to_forget_seconds": recording.number(count * (timed[f"{name}_seconds"].value or 0.0))
-        for name, count in counts.items()
-        if count is not None
-    }
+def raced() -> dict[str, dict[float, timing.Curve]]:
+    """The curves of the last race, none where there was none."""
+    file = HERE / "results/race.json"
+    told = json.loads(file.read_text()) if file.exists() else {}
+    return {name: {float(lr): curve for lr, curve in found.items()} for name, found in told.items()}
 
 
 def main() -> None:
@@ -327,7 +333,7 @@ def main() -> None:
     if args.timings:
         recording.require_quiet()
         timed = speed(pairs[0], model)
-        recording.write(HERE, begun, timed | seconds_to_forget(timed) | whole_run(pairs[0], model), keep=True)
+        recording.write(HERE, begun, timed | to_forget(raced(), timed) | whole_run(pairs[0], model), keep=True)
         return
     if args.only in (None, "core"):
         recording.write(HERE, begun, core(tasks, range(5 if args.full else 2), model), keep=True)

@@ -102,11 +102,9 @@ def reached(curve: Curve, forgotten: float = 0.98, within: float = 0.02) -> floa
     return min(good, default=float("inf"))
 
 
-def best(curves: dict[float, Curve], slack: float = 0.02) -> tuple[float, float]:
-    """(learning rate, iterations to `reached`) of the fastest run whose end retains within `slack` of the best run's end."""
-    top = max(curve[-1]["retained"] for curve in curves.values())
-    fair = {lr: reached(curve) for lr, curve in curves.items() if curve[-1]["retained"] >= top - slack}
-    return min(fair.items(), key=lambda item: item[1])
+def best(curves: dict[float, Curve]) -> tuple[float, float]:
+    """(learning rate, iterations to `reached`) of the fastest run."""
+    return min(((lr, reached(curve)) for lr, curve in curves.items()), key=lambda item: item[1])
 
 
 def _seconds(call: Callable[[], object]) -> float:
