@@ -13,7 +13,7 @@ from PIL import Image
 from scotoma.erasure import safegen
 from scotoma.erasure.mosaic import blur, mosaic, pitch_of
 from scotoma.erasure.safegen import SafeGenConfig, counts, rho, terms, towards
-from scotoma.erasure.triplets import Shown, Source, Triplets, _hidden, triplets
+from scotoma.erasure.triplets import Shown, Source, Triplets, hidden, triplets
 from scotoma.errors import DataError, EmptyLayerGroupError, UsageError
 from scotoma.models.denoiser import Cond, Denoiser, Schedule
 from scotoma.models.sample import sample
@@ -64,12 +64,29 @@ def test_cells_are_as_coarse_as_hides_the_concept(kind):
         return lambda p: (p[:, 0].std((1, 2)) > level).float().view(-1, 1, 1).expand(-1, 32, 32)
 
     for level, pitch, still in ((9.1, 8, 0.0), (8.5, 16, 0.0), (1.0, 16, 1.0)):
-        covered, found, seen = _hidden(pictures, where if kind == "heat" else None, kind, 0, seen_above(level))
-        assert found == pitch and float(seen.float().mean()) == still
-        assert covered.pictures.equal(mosaic(pictures, where if kind == "heat" else None, pitch).pictures)
-    assert _hidden(pictures, None, "full", 4, seen_above(1.0))[1] == 4  # one's own stays
-    assert _hidden(pictures, None, "full", 0, None)[1:] == (4, None)  # nobody looks
-    assert _hidden(pictures, None, "blur", 0, None)[1] == 0
+        found = hidden(pictures, where if kind == "heat" else None, kind, 0, seen_above(level))
+        assert found.pitch == pitch and float(found.still.float().mean()) == still
+        whole = kind == "full" or still == 1.0
+        assert found.whole is whole
+        assert found.covered.pictures.equal(mosaic(pictures, None if whole else where, pitch).pictures)
+    assert hidden(pictures, None, "full", 4, seen_above(1.0)).pitch == 4  # one's own stays
+    if kind == "heat":
+        assert not hidden(pictures, where, "heat", 4, seen_above(1.0)).whole
+    assert hidden(pictures, None, "full", 0, None)[1:3] == (4, None)  # nobody looks
+    assert hidden(pictures, None, "blur", 0, None).pitch == 0
+
+
+def test_where_hot_cells_do_not_hide_it_all_of_the_picture_is_covered():
+    """Seen as long as the last column is: hot cells never reach it, and pictures without a hot cell stay as they are."""
+    pictures = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    where = torch.zeros(3, 32, 32)
+    where[:2, 8:16, 8:16] = 1.0
+    found = hidden(
+        pictures, where, "heat", 0, lambda p: (p[:, 0, :, -1:] == pictures[:, 0, :, -1:]).float().expand(-1, -1, 32)
+    )
+    assert found.whole and found.pitch == 4 and found.still.tolist() == [False, False, True]
+    assert found.covered.mask.flatten(1).float().mean(1).tolist() == [1.0, 1.0, 0.0]
+    assert found.covered.pictures[2].equal(pictures[2])
 
 
 def test_larger_pictures_have_windows_that_overlap():
@@ -153,7 +170,7 @@ def seen() -> Triplets:
     """Unwanted latents are 2, covered ones 1, benign ones 0."""
     z = torch.zeros(4, 1, 2, 2)
     rows = [Cond(labels=torch.full((n,), label)) for label, n in ((UNWANTED, 4), (BENIGN, 4), (NULL, 1))]
-    return Triplets(z + 2, z + 1, z, *rows, 0.5, 0.1, 0, 4, 0.0)
+    return Triplets(z + 2, z + 1, z, *rows, 0.5, 0.1, 0, 4, False, 0.0)
 
 
 def denoiser(*numbers: float) -> Denoiser:
@@ -210,6 +227,7 @@ def test_only_self_attention_changes_and_the_edit_says_what_was_covered(sd1):
         "benign": None,
         "left_out": 0,
         "pitch": 4,
+        "whole": True,
         "still_seen": None,
     }
     assert len(edit.header["figures"]["rho"]) == 10
@@ -223,11 +241,9 @@ def test_a_heat_is_asked_for_the_concept_by_its_name(sd1):
         asked.append(label)
         return torch.ones(pictures.shape[0], *pictures.shape[2:]).triu()
 
-    edit = safegen.run(sd1, [Concept("cat"), Concept("dog")], [""], SHORT, heat=heat)
-    n = asked.count("cat")
-    assert (
-        asked[:4] == ["cat", "dog"] * 2 and asked.count("dog") == n
-    )  # the mosaics, and each benign picture, are asked for both
+    edit = safegen.run(sd1, [Concept("cat"), Concept("dog")], [""], dataclasses.replace(SHORT, pitch=4), heat=heat)
+    # The pictures and their mosaics for what they show, each benign picture for both.
+    assert asked[:4] == ["cat", "dog"] * 2 and asked.count("dog") == asked.count("cat")
     assert edit.header["config"]["mosaic"] == "heat"
     assert 0 < edit.header["figures"]["mosaic_area"]["unwanted"] < 1
 

@@ -218,7 +218,10 @@ def examples(model: Model, edit: Edit, heat: Heat | None = None, count: int = 6)
     header = edit.header
     told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()}
     concepts = [Concept(c["name"], tuple(c["synonyms"]), c["kind"]) for c in header["concepts"]]
-    told |= {"pictures": count, "pitch": header["figures"]["mosaic_area"]["pitch"]}
+    area = header["figures"]["mosaic_area"]
+    told |= {"pictures": count, "pitch": area["pitch"]} | (
+        {"mosaic": "full"} if area["pitch"] and area["whole"] else {}
+    )
     config = SafeGenConfig(**told)
     found = material(model, concepts, config, header["seed"], heat)
     out = []
@@ -276,7 +279,7 @@ def run(
         benign_area = None if seen.benign_area is None else round(seen.benign_area, 4)
         still = None if seen.still_seen is None else round(seen.still_seen, 4)
         covered = {"unwanted": round(seen.area, 4), "benign": benign_area, "left_out": seen.left_out}
-        covered |= {"pitch": seen.pitch, "still_seen": still}
+        covered |= {"pitch": seen.pitch, "whole": seen.whole, "still_seen": still}
         return {"rho": rho(student, frozen, seen, seed), "mosaic_area": covered}
 
     return tune(

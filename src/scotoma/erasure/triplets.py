@@ -45,8 +45,8 @@ class Triplets(NamedTuple):
     """`unwanted` and `covered` (U C H W each), `benign` (B C H W), what each shows (`unwanted_told`, U rows, and
     `benign_told`, B rows), no prompt (one row), the mean share that the mosaic covers of unwanted and, where that depends
     on what they show, of benign pictures (else None), how many unwanted pictures nothing was covered of, which are left
-    out, the side of the cells in pixels (0: none), and the share of mosaics in which the concept is still seen (None: by
-    nobody)."""
+    out, the side of the cells in pixels (0: none), whether all of a picture is covered, and the share of mosaics in which
+    the concept is still seen (None: by nobody)."""
 
     unwanted: Tensor
     covered: Tensor
@@ -58,6 +58,7 @@ class Triplets(NamedTuple):
     benign_area: float | None
     left_out: int
     pitch: int
+    whole: bool
     still_seen: float | None
     shows: Sequence[
         tuple[str, str, int]
@@ -88,8 +89,8 @@ def triplets(
     """Unwanted pictures of each of `shown` in turn, and benign ones of each prompt in turn ("" is no prompt).
 
     `kind` is heat (cells where `heat` is above its mean), full, or blur. `pitch` is that of `mosaic`; 0 with a `heat` is the
-    finest, of the usual one and its doubles up to half of the picture, in which the concept is seen no more in 95 % of the mosaics: what a network
-    learns to draw is to hide it. Pictures in a folder are told what a text file of the same name beside them says; without
+    finest, of the usual one and its doubles up to half of the picture, in which the concept is seen no more in 95 % of the
+    mosaics; where none is, all of the picture is covered: what a network learns to draw is to hide it. Pictures in a folder are told what a text file of the same name beside them says; without
     one, unwanted pictures the concept and benign ones no prompt. Raises UsageError
     without a heat where one is asked for, for several concepts with a folder, and where the heat finds the concept in no
     picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
@@ -117,7 +118,7 @@ def triplets(
         return torch.cat([heat(pictures[i : i + 1], c) for i, c in enumerate(of)])
 
     where = hot(unwanted, unwanted_of) if kind == "heat" else None
-    covered, pitch, seen = _hidden(
+    covered, pitch, seen, whole = hidden(
         unwanted, where, kind, pitch, None if heat is None else lambda p: hot(p, unwanted_of)
     )
     found = covered.mask.flatten(1).any(1)
@@ -138,39 +139,60 @@ def triplets(
         _told(model, told_b),
         model.null(1),
         covered.area,
-        _area(plain, [hot(plain, [c] * len(plain)) for c in concepts], pitch) if kind == "heat" else None,
+        _area(plain, [hot(plain, [c] * len(plain)) for c in concepts], pitch, whole) if kind == "heat" else None,
         int((~found).sum()),
         pitch,
+        whole,
         None if seen is None else float(seen[found].float().mean()),
         [(text, names.get(text, concepts[0]), seeds[i]) for text, i in zip(told_u, kept_u, strict=True)],
     )
 
 
-def _hidden(
+class Hidden(NamedTuple):
+    """Pictures covered, the side of the cells, in which of them (N bool) the concept is still seen, and whether all of a
+    picture is covered and not the hot cells alone."""
+
+    covered: Covered
+    pitch: int
+    still: Tensor | None
+    whole: bool
+
+
+def hidden(
     pictures: Tensor, where: Tensor | None, kind: str, pitch: int, hot: Callable[[Tensor], Tensor] | None
-) -> tuple[Covered, int, Tensor | None]:
-    """The pictures covered, the pitch, and in which of them (N bool) the concept is still seen."""
+) -> Hidden:
+    """Covered by cells of `pitch`, or as fine as `hot` (N 3 H W to N H W) sees nothing in any more in all but 5 %: first where
+    `where` is hot, then all of the pictures in which it is anywhere."""
 
     def seen(covered: Covered) -> Tensor | None:
         return None if hot is None else hot(covered.pictures).flatten(1).any(1)
 
     if kind == "blur":
         covered = blur(pictures)
-        return covered, 0, seen(covered)
+        return Hidden(covered, 0, seen(covered), True)
     height, width = pictures.shape[2:]
-    g = pitch or pitch_of(height, width)
-    while True:
-        covered = mosaic(pictures, where, g)
-        still = seen(covered)
-        there = covered.mask.flatten(1).any(1)
-        hides = still is None or not bool(there.any()) or float(still[there].float().mean()) <= SEEN
-        if pitch or hides or 4 * g > min(height, width):  # two cells a side at least
-            return covered, g, still
-        g *= 2
+    pitches = [pitch or pitch_of(height, width)]
+    while hot is not None and not pitch and 4 * pitches[-1] <= min(height, width):  # two cells a side at least
+        pitches.append(2 * pitches[-1])
+    there = torch.ones(len(pictures), dtype=torch.bool) if where is None else where.flatten(1).any(1)
+    tried = [(g, where is None) for g in pitches] + (
+        [(g, True) for g in pitches] if where is not None and not pitch else []
+    )
+    for g, whole in tried:
+        covered = mosaic(pictures, None if whole else where, g)
+        if whole:
+            inside = there.view(-1, 1, 1, 1)
+            covered = Covered(torch.where(inside, covered.pictures, pictures), covered.mask & inside[:, 0])
+        found = Hidden(covered, g, seen(covered), whole)
+        if found.still is None or not bool(there.any()) or float(found.still[there].float().mean()) <= SEEN:
+            break
+    return found
 
 
-def _area(pictures: Tensor, heats: Sequence[Tensor], pitch: int) -> float:
+def _area(pictures: Tensor, heats: Sequence[Tensor], pitch: int, whole: bool) -> float:
     """Mean share of pixels that the mosaic of any of the concepts would cover."""
+    if whole:
+        return float(torch.stack([h.flatten(1).any(1) for h in heats]).any(0).float().mean())
     masks = [mosaic(pictures, h, pitch).mask for h in heats]
     return float(torch.stack(masks).any(0).float().mean())
 

@@ -84,6 +84,8 @@ def _covered(told: Mapping[str, float | None]) -> str:
         return ""
     pitch, still, benign = told.get("pitch"), told.get("still_seen"), told.get("benign")
     parts = [f"Cells of {pitch:g} pixels" if pitch else "No cells"]
+    if told.get("whole"):
+        parts.append("all of a picture is covered")
     parts.append(f"the mosaic covers {100 * (told.get('unwanted') or 0):.0f} % of unwanted pictures")
     if benign is not None:
         parts.append(f"it would cover {100 * benign:.0f} % of benign ones")
