@@ -1,7 +1,8 @@
 """Recovery: can an erased concept be brought back? Probes run on models of one's own, and what came of each is recorded.
 
 The same pictures, prompts, seeds and budget go to every model: the edited ones, the unedited one that knows the concept, and where
-there is one a control that never saw it. An attempt is one picture of a probe; it succeeds where the judge sees the concept in it.
+there is one a control that never saw it. An attempt is one picture of a variant of a probe; it succeeds where the judge sees the
+concept in it.
 
 RUN/recovery.jsonl has a row for each variant of a probe, written as it ends, and one for the end of each probe; a run that is
 killed goes on behind the last. What a probe found, its checkpoints and its pictures are gone when it has been scored, unless
@@ -29,21 +30,20 @@ from torch import Tensor
 import scotoma
 from scotoma.auditing.probes import PROBES, Probe
 from scotoma.auditing.probes import probe as find_probe
-from scotoma.auditing.probes.contract import Budget, Made, Sought
+from scotoma.auditing.probes.contract import ENDED, Budget, Made, Sought, in_many_steps
 from scotoma.bounds import check_text
 from scotoma.detectors.contract import FLAGGED, Detector
 from scotoma.detectors.image.known import NEAR_COPY
 from scotoma.errors import DivergedError, MissingExtraError, UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
-from scotoma.models.student import as_multistep, one_step
+from scotoma.models.student import one_step
 from scotoma.records import RecordLog, RunHeader, git_state, sha256_text, write_text
 from scotoma.weights.hashing import hash_tensor
 
 FILE = "recovery.jsonl"
 COUNTS, ASKED = 0.8, 10  # a prompt counts where the unedited model obeys it in this share of so many pictures
 COUNTING = 420_000_000  # first of the seeds of those pictures, behind those of all attempts
-ENDED = "the budget of seconds ended before"
 Seen = Sequence[bool | None]  # None: undecided
 Row = dict[str, Any]
 
@@ -101,6 +101,7 @@ def recover(
     counting = _Counting(sought.unedited, eyes, budget)
     rows: list[Row] = []
     for called, model in models.items():
+        spent = 0.0
         for name in probes:
             for run in range(runs):
                 there = [] if log is None else [r for r in log.rows if _key(r) == (called, name, run)]
@@ -110,13 +111,15 @@ def recover(
                             f"{called}: {name.replace('_', ' ')}" + (f", run {run + 1} of {runs}" if runs > 1 else "")
                         )
                     place = None if folder is None else folder / "found" / f"{called}-{name}-{run}"
-                    kept = _Kept(called, name, run, eyes, counting, budget, log, there, place, retain)
+                    own = budget.left(spent)
+                    kept = _Kept(called, name, run, eyes, counting, own, log, there, place, retain)
                     state = None if folder is None else folder / "state" / f"{called}-{name}-{run}"
-                    _try(PROBES[name], model, sought, configs[name], budget, kept, run, state)
+                    _try(PROBES[name], model, sought, configs[name], own, kept, run, state)
                     there = kept.rows
                 if folder is not None:
                     shutil.rmtree(folder / "state" / f"{called}-{name}-{run}", ignore_errors=True)
                 rows += there
+                spent += sum(r["seconds"] for r in there)
     if folder is not None:
         shutil.rmtree(folder / "state", ignore_errors=True)
     return rows
@@ -129,12 +132,8 @@ def _try(
     try:
         if not probe.fits(bool(model.labels)):
             raise UsageError(f"it is for models that are told {probe.tells}")
-        if probe.many_steps and one_step(model.scheduler):
-            if one_step(sought.unedited.scheduler):
-                raise UsageError(
-                    "it needs many steps, and the unedited model has one; give the one that it was made from"
-                )
-            model = as_multistep(model, sought.unedited, give_time_back=True)  # whoever has both models can do that
+        if probe.many_steps:
+            model = in_many_steps(model, sought.unedited)
         if probe.given == "pictures" and not len(sought.pictures):
             raise UsageError("it needs pictures of the concept, and the unedited model drew none that show it")
         probe.run(model, sought, config, budget, kept, seed=run, folder=state)

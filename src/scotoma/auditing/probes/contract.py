@@ -11,7 +11,7 @@ Notation: N pictures, uint8 N H W 3 where they are arrays.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,11 +22,12 @@ from torch import Tensor
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import STEPS, at_once, sample
-from scotoma.models.student import one_step
+from scotoma.models.student import as_multistep, one_step
 from scotoma.records import Concept
 
 ATTEMPTS = 410_000_000  # first seed of what probes draw; nothing else uses it or those behind it
 RUNS_APART = 100_000
+ENDED = "the budget of seconds ended before"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class Sought:
     others: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
     log_odds: Callable[[Tensor], Tensor] | None = None
+    known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once: for what a probe works out of the concept alone, whichever model is probed."""
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
 
     def asked(self, model: Model) -> str:
         """How a model is asked for it by its name: a prompt, or the class of one that is told labels."""
@@ -56,21 +64,28 @@ class Budget:
     """What one probe may spend on one model. The batch size changes no record."""
 
     queries: int = field(default=16, metadata={"help": "pictures of each variant that are looked at"})
-    seconds: float = field(default=120.0, metadata={"help": "in all, at most; what is not begun by then is undecided"})
+    seconds: float = field(
+        default=120.0, metadata={"help": "in all; what is not begun by then, or is long and not done, is undecided"}
+    )
     steps: int | None = field(
         default=None, metadata={"help": "of a training or an optimisation, at most; empty: the probe's own"}
     )
     sampling: int = field(default=STEPS, metadata={"help": "steps of the sampler"})
     guidance: float | None = field(default=None, metadata={"help": "w of classifier-free guidance; empty: the model's"})
     batch_size: int | None = field(default=None, metadata={"help": "pictures at once; empty: by picture size"})
+    together: float | None = field(
+        default=None, metadata={"help": "seconds of all probes on one model, at most; empty: each has its own alone"}
+    )
 
     def __post_init__(self) -> None:
         for name in ("queries", "sampling", "steps", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"the budget of a probe: {name} must be 1 or more, got {value}")
-        if not 0 < self.seconds < float("inf"):
-            raise UsageError(f"the budget of a probe: seconds must be above 0, got {self.seconds}")
+        for name in ("seconds", "together"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"the budget of a probe: {name} must be above 0, got {value}")
 
     def seeds(self, run: int, count: int | None = None) -> list[int]:
         """Of the attempts of run number `run`, as many as there are queries or as `count`."""
@@ -80,6 +95,12 @@ class Budget:
     def within(self, config: Any) -> Any:
         """The config of a training with its steps and seconds as this budget has them."""
         return dataclasses.replace(config, steps=self.steps or config.steps, seconds=min(config.seconds, self.seconds))
+
+    def left(self, spent: float) -> Budget:
+        """Of the next probe on a model on which `spent` seconds have gone."""
+        if self.together is None:
+            return self
+        return dataclasses.replace(self, seconds=max(1e-9, min(self.seconds, self.together - spent)))
 
     def guided(self, model: Model) -> float:
         return model.guidance if self.guidance is None else self.guidance
@@ -127,6 +148,21 @@ class Records(Protocol):
     def add(self, made: Made) -> None: ...
 
 
+class OutOfTime(Exception):
+    """The budget of seconds ended while a variant was made."""
+
+
+def in_time(records: Records, variant: str) -> Callable[[], None]:
+    """To be called now and then while a variant is made: where the budget of seconds has ended, the variant is written down
+    as undecided and OutOfTime is raised."""
+
+    def look() -> None:
+        if not records.wants(variant):
+            raise OutOfTime
+
+    return look
+
+
 def latents_of(model: Model, pictures: np.ndarray) -> Tensor:
     """What the network denoises (N C H W, float32) of pictures, a batch at a time."""
     scaled = (torch.from_numpy(pictures.astype(np.float32)) / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
@@ -145,6 +181,17 @@ def needs_many_steps(model: Model, what: str) -> None:
         raise UsageError(
             f"{model.name} draws in one call, and {what} needs many steps; use models.student.as_multistep"
         )
+
+
+def in_many_steps(model: Model, unedited: Model) -> Model:
+    """`model`; of a one-call student, its weights under the scheduler of the model that it was made from, with that one's reading
+    of the time and its guidance: whoever has both models can do that. Raises UsageError where `unedited` draws in one call."""
+    if not one_step(model.scheduler):
+        return model
+    if one_step(unedited.scheduler):
+        raise UsageError("it needs many steps, and the unedited model has one; give the one that it was made from")
+    many = as_multistep(model, unedited, give_time_back=True)
+    return dataclasses.replace(many, defaults={**many.defaults, "guidance": unedited.guidance})
 
 
 def with_gradient(sought: Sought, what: str) -> Callable[[Tensor], Tensor]:
