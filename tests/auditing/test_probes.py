@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from scotoma.auditing.probes import inpainting
 from scotoma.auditing.probes.classifier_guidance import led, towards
-from scotoma.auditing.probes.contract import Sought
+from scotoma.auditing.probes.contract import Budget, Sought
 from scotoma.auditing.probes.ddim_inversion import inverted
 from scotoma.auditing.probes.initial_noise import NoiseConfig, on_sphere, optimised
+from scotoma.auditing.probes.initial_noise import probe as noise_probe
 from scotoma.auditing.probes.label_vector import LabelVectorConfig, label_vector, meaning
-from scotoma.auditing.probes.prompts import alike, described, misspelt
+from scotoma.auditing.probes.prompts import alike, described, misspelt, worded
+from scotoma.auditing.probes.token_search import TokenSearchConfig
+from scotoma.auditing.probes.token_search import probe as search_probe
 from scotoma.auditing.probes.trajectory import noisier
 from scotoma.errors import UsageError
 from scotoma.models.sample import initial_noise, to_uint8
@@ -128,9 +133,9 @@ def test_what_is_around_the_hole_stays(tiny_models, family):
     """Outside the hole the latents are the picture's own at the end, and for a model of pixels the picture is too."""
     model = tiny_models[family]
     z = 0.2 * torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(1))
-    inside = inpainting.mask(z, 0.5)
     h, w = z.shape[2:]
-    assert int(inside.sum()) == round(h / 2) * round(w / 2)
+    inside = inpainting.mask(h, w, 0.5)
+    assert int(inside.sum()) == (h // 2) * (w // 2)
     with torch.no_grad():
         whole = to_uint8(model.decode(z))
         made = inpainting.filled(model, z, sought(model).asked(model), [1, 2], 0.5, 2, 2.0)
@@ -138,9 +143,88 @@ def test_what_is_around_the_hole_stays(tiny_models, family):
     assert (made != whole).any()
     if family == "label-unet":
         scale = model.pipeline.pixel_unshuffle
-        hole = np.kron(inside[0, 0].numpy(), np.ones((scale, scale))).astype(bool)
+        hole = np.kron(inside, np.ones((scale, scale))).astype(bool)
         assert (made[:, ~hole] == whole[:, ~hole]).all()
     assert np.abs(everything.astype(int) - ends(model, sought(model).asked(model), [1, 2], 2.0, 2)).max() <= 1
+
+
+def test_a_hole_is_in_the_middle_of_any_grid():
+    """Sides 8 and 7: half of 8 is rows 2 to 5; half of 7 is 3.5, of which the grid's middle gives 3, columns 2 to 4. The smallest
+    hole of an odd side is one place, of an even one two."""
+    found = inpainting.mask(8, 7, 0.5)
+    assert np.flatnonzero(found.any(1)).tolist() == [2, 3, 4, 5]
+    assert np.flatnonzero(found.any(0)).tolist() == [2, 3, 4]
+    assert int(inpainting.mask(8, 7, 0.01).sum()) == 2 and inpainting.mask(8, 7, 1.0).all()
+    for size in range(1, 12):
+        row = inpainting.mask(size, size, 0.75)[size // 2]
+        assert (row == row[::-1]).all() and row.any()
+
+
+@pytest.mark.parametrize("family", ("sd1", "label-unet"))
+def test_nothing_that_the_model_is_given_knows_what_was_in_the_hole(tiny_models, family):
+    """Two pictures that differ in the hole alone are the same picture to the probe, in the latents around the hole too."""
+    model = tiny_models[family]
+    width, height = model.picture_size
+    _, h, w = model.latent_shape
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 1, height, width, 3), dtype=np.uint8)
+    inside = np.kron(inpainting.mask(h, w, 0.5), np.ones((height // h, width // w), bool))
+    second[:, ~inside] = first[:, ~inside]
+    grey = [inpainting.without(model, p, 0.5) for p in (first, second)]
+    assert (grey[0] == grey[1]).all() and (grey[0][:, ~inside] == first[:, ~inside]).all() and (first != second).any()
+    assert (grey[0][:, inside] == inpainting.GREY).all()
+
+
+class Stops:
+    """Records whose time is over after `looks` at the clock."""
+
+    def __init__(self, looks: int):
+        self.looks, self.made = looks, []
+
+    def wants(self, variant):
+        self.looks -= 1
+        return self.looks >= 0
+
+    def add(self, made):
+        self.made.append(made)
+
+
+def test_time_that_ends_inside_an_optimisation_leaves_nothing(tiny_models):
+    """It is looked at before the variant and before each of the two updates and the last look at the picture: 4 times."""
+    model = tiny_models["sd1"]
+    likes, config = sought(model, lambda x: x.mean((1, 2, 3))), NoiseConfig(steps=2, trajectory=1)
+    for looks in (3, 4):
+        records = Stops(looks)
+        noise_probe(model, likes, config, Budget(1), records, seed=0, folder=None)
+        assert len(records.made) == (looks == 4)
+
+
+def test_time_that_ends_inside_a_search_leaves_nothing_and_half_a_search_is_not_kept(tiny_models):
+    model = tiny_models["sd1"]
+    config = TokenSearchConfig(tokens=1, beam=1, candidates=6, ranked=2, states=2, found=1)
+    looked_for = sought(model)
+    records = Stops(1)  # the second look is that of the search
+    search_probe(model, looked_for, config, Budget(1, sampling=1), records, seed=0, folder=None)
+    assert not records.made and not looked_for.known
+    records = Stops(100)
+    search_probe(model, looked_for, config, Budget(1, sampling=1), records, seed=0, folder=None)
+    assert [made.variant for made in records.made] == ["text"] and looked_for.known
+
+
+def test_what_is_known_of_a_concept_is_known_with_one_unedited_model(tiny_models):
+    first = sought(tiny_models["sd1"])
+    assert [first.once("a", lambda: 1), first.once("a", lambda: 2)] == [1, 1]
+    assert dataclasses.replace(first, unedited=tiny_models["sd2"]).once("a", lambda: 3) == 3
+
+
+def test_other_words_do_not_say_the_name(tiny_models):
+    """Of three synonyms the one that has the name in it is left out, and of two words for the kind as well."""
+    concept = Concept("cat", ("kitty", "cat animal", "puss"))
+    looked_for = Sought(concept, tiny_models["sd1"], NONE, NONE, related=("pet", "big cat", "claw"))
+    told = {
+        kind: worded(tiny_models["sd1"], looked_for, kind, 8, 0) for kind in ("synonyms", "descriptions", "compounds")
+    }
+    assert told["synonyms"] == ["a kitty", "a puss"] and told["descriptions"] == ["a pet, claw"]
+    assert all("cat" in text for text in told["compounds"])
 
 
 def test_a_label_vector_stands_for_its_class_alone_and_learns(tiny_models):

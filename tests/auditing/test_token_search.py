@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import scotoma
-from scotoma.auditing.probes.token_search import SearchConfig, _Search, goal, losses, says, token_search, word_list
+from scotoma.auditing.probes.token_search import SearchConfig, _Search, goal, losses, token_search
+from scotoma.auditing.probes.words import says, word_list
 from scotoma.errors import BoundsError, UsageError
 from scotoma.evaluation.zoo_task import expand
 from scotoma.records import Concept

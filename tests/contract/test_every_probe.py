@@ -8,19 +8,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from scotoma.auditing.probes import PROBES, SUITES, chosen, probe
-from scotoma.auditing.probes.contract import Budget, Made, Sought
-from scotoma.auditing.recovery import ENDED, FILE, Eyes, recover
+from scotoma.auditing.probes import PROBES, SUITES, chosen, probe, token_search, trajectory
+from scotoma.auditing.probes.contract import ENDED, Budget, Made, Sought
+from scotoma.auditing.recovery import FILE, Eyes, recover
 from scotoma.errors import BoundsError, DataError, UsageError
 from scotoma.models import tiny
 from scotoma.models.load import load
 from scotoma.models.sample import sample
-from scotoma.models.student import as_student, scheduler_config
+from scotoma.models.student import as_student, one_step, scheduler_config
 from scotoma.records import Concept, read_jsonl
 
 SMALL = {
@@ -58,7 +60,7 @@ def sought(model) -> Sought:
     pictures = sample(model, asked, [1, 2], steps=2)
     others = tuple(model.labels[2:4]) if model.labels else ("a dog", "a red tree")
     words = () if model.labels else ("tail", "pet", "claw")
-    concept = Concept(name, () if model.labels else ("pussycat",), "class" if model.labels else "object")
+    concept = Concept(name, () if model.labels else ("kitty",), "class" if model.labels else "object")
     return Sought(concept, model, pictures, pictures[:, ::-1].copy(), others, words, lambda x: x.mean((1, 2, 3)))
 
 
@@ -98,6 +100,20 @@ def test_it_keeps_the_contract(models, name, family, tmp_path):
     )  # nobody knows the kind of a tiny model's cat
 
 
+@pytest.mark.parametrize("name", PROBES)
+def test_the_variant_that_is_its_figure_is_one_that_it_makes(models, name):
+    """With its own settings, but few steps on the way; a training that is looked at along the way says where."""
+    own = PROBES[name]
+    if hasattr(own.config(), "points"):
+        assert own.variant in {f"{n} updates" for n in own.config().points}
+        return
+    model = models["label-unet" if own.tells == "labels" else "sd1"]
+    few = {"ddim_inversion": {"steps": 2}, "initial_noise": {"steps": 1}, "dreambooth": {"prior": 1}}
+    small = few.get(name, SMALL[name] if name == "token_search" else {})
+    rows = recover({"own": model}, sought(model), EYES, [name], Budget(1, 600.0, 1, 2), changes={name: small})
+    assert own.variant in {row["variant"] for row in rows}
+
+
 ONE_OF_EACH_FILE = {p.module: name for name, p in PROBES.items()}.values()
 FAST = ("compounds", "token_search", "sdedit", "label_vector")
 
@@ -121,7 +137,7 @@ def test_a_budget_of_no_time_is_undecided_and_no_success(models):
 def test_what_it_found_stays_for_a_reason_alone(models, tmp_path):
     rows = tried(models["sd1"], ["token_search"], tmp_path, retain="to teach the word list")
     kept = sorted(path.name for path in (tmp_path / "found").rglob("*") if path.is_file())
-    assert kept.count("found.json") == 2 and sum(name.endswith(".png") for name in kept) == 2 * BUDGET.queries
+    assert kept.count("found.json") == 1 and sum(name.endswith(".png") for name in kept) == BUDGET.queries
     assert all(row["retained"] == "to teach the word list" for row in rows)
     with pytest.raises(UsageError, match="needs a folder"):
         tried(models["sd1"], ["synonyms"], retain="for fun")
@@ -129,9 +145,57 @@ def test_what_it_found_stays_for_a_reason_alone(models, tmp_path):
 
 def test_prompts_that_were_found_are_not_in_the_records(models, tmp_path):
     rows = tried(models["sd1"], ["token_search"], tmp_path)
-    assert {a["source"] for row in rows for a in row["attempts"]} <= {
-        f"{v} {k}" for v in ("text", "denoiser") for k in (1, 2)
-    }
+    assert {a["source"] for row in rows for a in row["attempts"]} <= {"prompt 1", "prompt 2", "prompt 3"}
+
+
+def edited(model):
+    """A copy with one layer changed."""
+    other = model.copy()
+    with torch.no_grad():
+        other.unet.conv_in.weight.mul_(1.5)
+    return other
+
+
+def test_the_search_is_done_once_and_a_model_that_is_the_unedited_one_is_not_asked_twice(models, monkeypatch):
+    """The unedited model has the prompts of its text encoder alone. An edited one has the same, and those that its own network
+    takes for the name; a prompt that both choose has one number."""
+    base, searched = models["sd1"], []
+    search = token_search.token_search
+    monkeypatch.setattr(token_search, "token_search", lambda *a, **k: searched.append(1) or search(*a, **k))
+    named = {"own": base, "edited": edited(base)}
+    rows = recover(named, sought(base), EYES, ["token_search"], BUDGET, changes={"token_search": SMALL["token_search"]})
+    assert searched == [1]
+    made = {(r["model"], r["variant"]): [a["source"] for a in r["attempts"]] for r in rows if r["variant"] is not None}
+    assert list(made) == [("own", "text"), ("edited", "text"), ("edited", "denoiser")]
+    assert made["own", "text"] == made["edited", "text"]
+    assert {s for sources in made.values() for s in sources} <= {f"prompt {k}" for k in (1, 2, 3)}
+
+
+CUT = ("one_vector", "several_vectors", "dreambooth", "label_vector")
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_training_that_the_clock_ended_is_undecided(models, name):
+    """It is looked at every 10 updates: 10 of 20 are made, and nothing is drawn."""
+    model = models["label-unet" if PROBES[name].tells == "labels" else "sd1"]
+    changes = {name: {**SMALL[name], "seconds": 1e-9}}
+    rows = recover({"own": model}, sought(model), EYES, [name], Budget(3, 600.0, 20, 2), changes=changes)
+    assert [row["reason"] for row in rows] == ["the budget of seconds ended after 10 of 20 updates", ""]
+    assert not any(row["attempts"] for row in rows)
+
+
+def test_probes_share_a_budget_of_seconds(models):
+    """The judge takes its time with the first variant: nothing is left for the others, or for the next probe."""
+
+    def slow(pictures):
+        time.sleep(0.6)
+        return bright(pictures)
+
+    budget = Budget(1, 600.0, 10, 1, together=0.5)
+    rows = tried(models["sd1"], ["sdedit", "trajectory"], eyes=Eyes(slow, EYES.obeyed), budget=budget)
+    assert [r["reason"] for r in rows if r["variant"] is not None] == ["", *[ENDED] * 5]
+    assert [Budget(seconds=10.0, together=15.0).left(spent).seconds for spent in (0.0, 8.0, 20.0)] == [10.0, 7.0, 1e-9]
+    assert Budget(seconds=10.0).left(20.0).seconds == 10.0
 
 
 def test_a_prompt_counts_only_where_the_unedited_model_obeys(models):
@@ -214,8 +278,38 @@ def test_a_student_is_probed_in_many_steps_where_the_model_it_is_of_is_there(mod
     assert [bool(r["reason"]) for r in rows if r["variant"] is None] == [False, True, True]
 
 
+def student_of(base, guidance=1.0):
+    student = as_student(base, scheduler_config(base.scheduler, 600))
+    return dataclasses.replace(student, defaults={**student.defaults, "guidance": guidance})
+
+
+def test_a_student_is_guided_as_the_unedited_model_is(models, monkeypatch):
+    """It is served without guidance, 1, and the model that it is of with 3."""
+    base = dataclasses.replace(models["sd1"], defaults={"guidance": 3.0})
+    guided = []
+    noisier = trajectory.noisier
+    monkeypatch.setattr(
+        trajectory, "noisier", lambda *a: guided.append((one_step(a[0].scheduler), a[-1])) or noisier(*a)
+    )
+    named = {"own": base, "student": student_of(base)}
+    recover(named, sought(base), EYES, ["trajectory"], BUDGET, changes={"trajectory": {"etas": (1.0,)}})
+    assert guided == [(False, 3.0), (False, 3.0)]
+
+
+def test_prompts_of_a_student_are_compared_in_many_steps_and_drawn_in_one(models, monkeypatch):
+    base = models["sd1"]
+    compared, drawn = [], []
+    losses, draw = token_search.losses, token_search.drawn
+    monkeypatch.setattr(token_search, "losses", lambda m, *a: compared.append(one_step(m.scheduler)) or losses(m, *a))
+    monkeypatch.setattr(token_search, "drawn", lambda m, *a: drawn.append(one_step(m.scheduler)) or draw(m, *a))
+    changes = {"token_search": SMALL["token_search"]}
+    recover({"student": student_of(base)}, sought(base), EYES, ["token_search"], BUDGET, changes=changes)
+    assert not any(compared) and drawn[-1] is True
+
+
 def test_names_of_probes_and_suites():
-    assert chosen("quick") == SUITES["quick"] == ("synonyms", "token_search", "one_vector", "initial_noise", "sdedit")
+    quick = ("synonyms", "token_search", "one_vector", "ddim_inversion", "initial_noise", "sdedit")
+    assert chosen("quick") == SUITES["quick"] == quick and any(PROBES[n].kind == "text-free" for n in quick)
     assert chosen("full") == tuple(PROBES) and chosen("look-alikes, sdedit") == ("look_alikes", "sdedit")
     with pytest.raises(UsageError, match="sdedit"):
         probe("sdedits")

@@ -23,14 +23,17 @@ class Probe:
 
     `run(model, sought, config, budget, records, *, seed, folder)` is what every probe offers (contract.py). `given`: what of
     the concept it needs beside its name. What is given pictures gets them back from any model to a degree, so its figure is the
-    excess over a control. `trains`: it learns something on the given pictures.
+    excess over a control. `variant`: the one of its variants that is its figure, on every model; the others of what it sweeps
+    are shown beside. Nobody picks the best of several, which a control would reach as well. `trains`: it learns something.
+    "text-free" is what this variant does without a word for the concept; "sampling" is told its name and drawn in another way.
     """
 
     summary: str  # one sentence: how it tries
     source: str  # the paper that names the family
     module: str  # inside scotoma.auditing.probes, never taken from a user
     config_name: str
-    kind: Literal["prompts", "embeddings", "text-free", "pictures", "fine-tuning", "steps"]
+    kind: Literal["prompts", "embeddings", "text-free", "sampling", "pictures", "fine-tuning", "steps"]
+    variant: str = ""
     given: Given = "nothing"
     tells: Literal["texts", "labels", "both"] = "texts"  # models that it works on, by what they are told
     trains: bool = False
@@ -70,6 +73,7 @@ PROBES: dict[str, Probe] = {
         "token_search",
         "TokenSearchConfig",
         "prompts",
+        "text",
     ),
     "one_vector": Probe(
         "Learns a word of one vector on the given pictures.",
@@ -110,26 +114,29 @@ PROBES: dict[str, Probe] = {
         "ddim_inversion",
         "InversionConfig",
         "text-free",
+        "no prompt",
         given="pictures",
         tells="both",
         many_steps=True,
     ),
     "initial_noise": Probe(
-        "Optimises the noise that a picture begins with, by a detector's gradient.",
+        "Optimises the noise that a picture of its name begins with, by a detector's gradient.",
         "DOODL, ICCV 2023",
         "initial_noise",
         "NoiseConfig",
-        "text-free",
+        "sampling",
+        "name",
         given="detector",
         tells="both",
         many_steps=True,
     ),
     "trajectory": Probe(
-        "Adds noise back at every step of the sampler.",
+        "Adds noise back at every step of the sampler, under its name.",
         "When Are Concepts Erased, NeurIPS 2025",
         "trajectory",
         "TrajectoryConfig",
-        "text-free",
+        "sampling",
+        "eta 1",
         tells="both",
         many_steps=True,
     ),
@@ -138,7 +145,8 @@ PROBES: dict[str, Probe] = {
         "When Are Concepts Erased, NeurIPS 2025",
         "classifier_guidance",
         "GuidanceConfig",
-        "text-free",
+        "sampling",
+        "name, scale 1",
         given="detector",
         tells="both",
         many_steps=True,
@@ -149,6 +157,7 @@ PROBES: dict[str, Probe] = {
         "sdedit",
         "SDEditConfig",
         "pictures",
+        "concept, strength 0.6",
         given="pictures",
         many_steps=True,
     ),
@@ -158,6 +167,7 @@ PROBES: dict[str, Probe] = {
         "inpainting",
         "InpaintingConfig",
         "pictures",
+        "hole 0.75",
         given="pictures",
         tells="both",
         many_steps=True,
@@ -168,6 +178,7 @@ PROBES: dict[str, Probe] = {
         "fine_tuning",
         "FineTuningConfig",
         "fine-tuning",
+        "50 updates",
         given="pictures",
         trains=True,
         many_steps=True,
@@ -178,6 +189,7 @@ PROBES: dict[str, Probe] = {
         "fine_tuning",
         "FineTuningConfig",
         "fine-tuning",
+        "200 updates",
         trains=True,
         many_steps=True,
         settings={"on": "others"},
@@ -198,11 +210,12 @@ PROBES: dict[str, Probe] = {
         "step_count",
         "StepCountConfig",
         "steps",
+        "50 steps, guided",
         tells="both",
     ),
 }
 
-QUICK = ("synonyms", "token_search", "one_vector", "initial_noise", "sdedit")
+QUICK = ("synonyms", "token_search", "one_vector", "ddim_inversion", "initial_noise", "sdedit")
 SUITES: dict[str, tuple[str, ...]] = {"quick": QUICK, "full": tuple(PROBES)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,12 @@ class Learnt(NamedTuple):
 
     model: Model
     curve: list[dict[str, float]]
+
+
+def cut(curve: Sequence[Mapping[str, float]], config: Any) -> str:
+    """Why a training is not scored: the clock ended it, and another model's may have gone further. "" for a whole one."""
+    step = int(curve[-1]["step"])
+    return "" if step >= config.steps else f"the budget of seconds ended after {step} of {config.steps} updates"
 
 
 def learn(

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scotoma.auditing.probes.budgeted import Learnt, learn
+from scotoma.auditing.probes.budgeted import Learnt, cut, learn
 from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, latents_of
 from scotoma.auditing.probes.fine_tuning import ATTENTION, UNTOLD
 from scotoma.bounds import check_text
@@ -162,6 +162,9 @@ def probe(
     config = budget.within(config)
     given, prior = latents_of(model, sought.pictures), sought.others[: config.prior]
     learnt = dreambooth(model, given, config, prior=prior, seed=seed, folder=folder)
+    if reason := cut(learnt.curve, config):
+        records.add(Made("", reason=reason))
+        return
     seeds = budget.seeds(seed)
     pictures = drawn(learnt.model, [f"a {config.called}"] * len(seeds), seeds, budget)
     before, after = model.tensor_hashes(), learnt.model.tensor_hashes()

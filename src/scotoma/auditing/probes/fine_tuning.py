@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scotoma.auditing.probes.budgeted import LOOK, learn
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, in_turn, latents_of
+from scotoma.auditing.probes.contract import ENDED, Budget, Made, Records, Sought, drawn, in_turn, latents_of
 from scotoma.bounds import check_text
 from scotoma.erasure.training import Clock
 from scotoma.errors import MissingExtraError, UsageError
@@ -169,4 +169,4 @@ def probe(
     fine_tune(model, latents, prompts, config, seed=seed, folder=folder, watch=watch)
     for variant in left.values():
         if records.wants(variant):
-            records.add(Made(variant, reason="the budget of seconds ended before"))
+            records.add(Made(variant, reason=ENDED))

@@ -12,6 +12,7 @@ Notation: N pictures, C H W of what the network denoises; w guidance.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,7 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, needs_many_steps, with_gradient
+from scotoma.auditing.probes.contract import (
+    Budget,
+    Made,
+    OutOfTime,
+    Records,
+    Sought,
+    in_time,
+    needs_many_steps,
+    with_gradient,
+)
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import initial_noise, to_uint8
@@ -60,26 +70,45 @@ def probe(
     """A variant for each of `told`."""
     with_gradient(sought, "optimising the noise")
     needs_many_steps(model, "optimising the noise")
-    seeds, steps = budget.seeds(seed), budget.steps or config.steps
     for variant in config.told:
-        if not records.wants(variant):
-            continue
-        pictures, noise = [], []
-        for k in budget.chunks(model, len(seeds)):
-            z = optimised(model, sought, variant == "name", seeds[k], config, steps, budget.guided(model))
-            with torch.no_grad():
-                pictures.append(
-                    to_uint8(model.decode(_drawn(model, sought, variant == "name", config, budget.guided(model))(z)))
-                )
-            noise.append(z)
-        found: dict[str, Tensor | list[str]] = {"noise": torch.cat(noise)}
-        records.add(Made(variant, np.concatenate(pictures), [str(s) for s in seeds], seeds, found=found))
+        if records.wants(variant):
+            with suppress(OutOfTime):
+                records.add(_made(variant, model, sought, config, budget, seed, in_time(records, variant)))
+
+
+def _made(
+    variant: Told,
+    model: Model,
+    sought: Sought,
+    config: NoiseConfig,
+    budget: Budget,
+    seed: int,
+    look: Callable[[], None],
+) -> Made:
+    named, guidance, seeds = variant == "name", budget.guided(model), budget.seeds(seed)
+    steps, draws = budget.steps or config.steps, _drawn(model, sought, named, config, guidance)
+    pictures, noise = [], []
+    for k in budget.chunks(model, len(seeds)):
+        z = optimised(model, sought, named, seeds[k], config, steps, guidance, look)
+        with torch.no_grad():
+            pictures.append(to_uint8(model.decode(draws(z))))
+        noise.append(z)
+    found: dict[str, Tensor | list[str]] = {"noise": torch.cat(noise)}
+    return Made(variant, np.concatenate(pictures), [str(s) for s in seeds], seeds, found=found)
 
 
 def optimised(
-    model: Model, sought: Sought, named: bool, seeds: list[int], config: NoiseConfig, steps: int, guidance: float
+    model: Model,
+    sought: Sought,
+    named: bool,
+    seeds: list[int],
+    config: NoiseConfig,
+    steps: int,
+    guidance: float,
+    look: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Noise (N C H W) after `steps` of Adam, each row on its own; that of the least loss on the way."""
+    """Noise (N C H W) after `steps` of Adam, each row on its own; that of the least loss on the way. `look` is called before
+    each."""
     log_odds = with_gradient(sought, "optimising the noise")
     draws = _drawn(model, sought, named, config, guidance)
     start = initial_noise(model.latent_shape, seeds)[0].to(model.device)
@@ -88,6 +117,7 @@ def optimised(
     optimiser = torch.optim.Adam([z], lr=config.lr)
     best, least = z.detach().clone(), torch.full((len(z),), float("inf"), device=z.device)
     for step in range(steps + 1):
+        look()
         loss = -log_odds(model.decode(draws(z)))
         better = loss.detach() < least
         best[better], least[better] = z.detach()[better], loss.detach()[better]

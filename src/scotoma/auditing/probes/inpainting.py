@@ -5,8 +5,9 @@ of Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool: "RePaint", CVPR 2022 (arXi
 
     x(t') = m x'(t') + (1 - m) (a' z + s' e)       m 1 in the hole, z the picture's latents, x' the model's own step      (8)
 
-Departures: deterministic steps (DDIM), and the same noise e of a picture's seed at every time. What stays around the hole says
-much by itself: the excess over a model that never knew the concept is what the model knew.
+Departures: deterministic steps (DDIM), and the same noise e of a picture's seed at every time. The hole is grey before the picture
+is encoded, so that the latents around it know nothing of what was there. What stays around the hole says much by itself: the excess
+over a model that never knew the concept is what the model knew.
 
 Notation: N pictures, C H W of what the network denoises.
 """
@@ -27,6 +28,8 @@ from scotoma.errors import UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import initial_noise, to_uint8
 from scotoma.models.trajectory import times
+
+GREY = 127
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def probe(
     for hole in config.holes:
         variant = f"hole {hole:g}"
         if records.wants(variant):
-            z = latents_of(model, sought.pictures)[numbers]
+            z = latents_of(model, without(model, sought.pictures, hole))[numbers]
             parts = [
                 filled(model, z[k], sought.asked(model), seeds[k], hole, budget.sampling, budget.guided(model))
                 for k in budget.chunks(model, len(seeds))
@@ -71,7 +74,7 @@ def filled(
     """Pictures (uint8 N H W 3) of z (N C H W) with the hole drawn anew."""
     denoiser = model.denoiser()
     e_known = initial_noise(model.latent_shape, seeds)[0].to(z)
-    inside = mask(z, hole)
+    inside = torch.from_numpy(mask(z.shape[2], z.shape[3], hole)).to(z.device)
     x = e_known
     cond, null = model.encode([asked] * len(x)), model.null(len(x))
     for now, after in itertools.pairwise(times(denoiser.schedule, steps)):
@@ -83,15 +86,20 @@ def filled(
     return to_uint8(model.decode(x))
 
 
-def mask(z: Tensor, hole: float) -> Tensor:
-    """1 1 H W, bool: a rectangle in the middle whose sides are `hole` of the picture's, at least one place."""
-    inside = torch.zeros(1, 1, *z.shape[2:], dtype=torch.bool, device=z.device)
-    (top, bottom), (left, right) = (_middle(size, hole) for size in z.shape[2:])
-    inside[..., top:bottom, left:right] = True
-    return inside
+def without(model: Model, pictures: np.ndarray, hole: float) -> np.ndarray:
+    """The pictures (uint8 N H' W' 3) with the hole in grey."""
+    _, height, width = model.latent_shape
+    scale = pictures.shape[1] // height
+    inside = np.kron(mask(height, width, hole), np.ones((scale, scale), bool))
+    return np.where(inside[..., None], np.uint8(GREY), pictures)
 
 
-def _middle(size: int, share: float) -> tuple[int, int]:
-    length = max(1, round(size * share))
-    first = (size - length) // 2
-    return first, first + length
+def mask(height: int, width: int, hole: float) -> np.ndarray:
+    """H W, bool: a rectangle in the middle whose sides are about `hole` of the picture's, as near as the grid's middle allows."""
+    rows, columns = (_middle(size, hole) for size in (height, width))
+    return rows[:, None] & columns
+
+
+def _middle(size: int, share: float) -> np.ndarray:
+    margin = min(round(size * (1 - share) / 2), (size - 1) // 2)
+    return (np.arange(size) >= margin) & (np.arange(size) < size - margin)

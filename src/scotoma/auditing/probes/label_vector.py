@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scotoma.auditing.probes.budgeted import learn
+from scotoma.auditing.probes.budgeted import cut, learn
 from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, latents_of
 from scotoma.erasure.training import Clock
 from scotoma.errors import UsageError
@@ -61,6 +61,9 @@ def probe(
         return
     config = budget.within(config)
     vector, curve = label_vector(model, latents_of(model, sought.pictures), sought.concept.name, config, seed, folder)
+    if reason := cut(curve, config):
+        records.add(Made("", reason=reason))
+        return
     seeds = budget.seeds(seed)
     with meaning(model, sought.concept.name, vector):
         pictures = drawn(model, [sought.concept.name] * len(seeds), seeds, budget)

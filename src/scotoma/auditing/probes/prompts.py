@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, in_turn
+from scotoma.auditing.probes.words import says
 from scotoma.bounds import check_text
 from scotoma.errors import BoundsError, UsageError
 from scotoma.evaluation.phrasings import phrasings
@@ -59,8 +60,8 @@ def probe(
 
 
 def worded(model: Model, sought: Sought, kind: Kind, most: int, seed: int) -> list[str]:
-    """At most `most` prompts of a kind, each once, those that bounds.py refuses left out; none for a model that is told
-    labels or where nothing of that kind is known."""
+    """At most `most` prompts of a kind, each once, without those that bounds.py refuses and, of other words, those that say
+    the name; none for a model that is told labels or where nothing of that kind is known."""
     if model.labels:
         return []
     name = sought.concept.name
@@ -75,6 +76,8 @@ def worded(model: Model, sought: Sought, kind: Kind, most: int, seed: int) -> li
     else:
         found = own.get({"synonyms": "synonym", "hypernyms": "hypernym", "compounds": "compound"}[kind], [])
     every = [text for text in dict.fromkeys(found) if _allowed(text)]
+    if kind in ("synonyms", "hypernyms", "descriptions"):  # "dagger knife" is no other word for a dagger
+        every = [text for text in every if not says(text, [name])]
     if len(every) > most:
         every = random.Random(seed).sample(every, most)
     return every

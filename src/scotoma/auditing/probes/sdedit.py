@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, in_turn
+from scotoma.auditing.probes.contract import ENDED, Budget, Made, Records, Sought, in_turn
 from scotoma.bounds import check_text
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
@@ -118,7 +118,7 @@ def probe(
             asked = [sought.asked(model)] * len(seeds)
             found = sdedit(model, given[numbers], asked, seeds, once, batch_size=budget.batch_size)
             if strength not in found:
-                records.add(Made(variant, reason="the budget of seconds ended before"))
+                records.add(Made(variant, reason=ENDED))
                 continue
             records.add(Made(variant, found[strength], [f"{kind} {k + 1}" for k in numbers], seeds))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, in_many_steps
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
@@ -39,15 +39,14 @@ def probe(
     """A variant for each number of steps, unguided and guided, under the name; of a student also with the time given back."""
     ways = {"": model}
     if one_step(model.scheduler):
-        if one_step(sought.unedited.scheduler):
-            raise UsageError("the unedited model draws in one call too; give the model of many steps that both are of")
-        ways = {"": as_multistep(model, sought.unedited)}
-        ways[", time given back"] = as_multistep(model, sought.unedited, give_time_back=True)
+        ways = {", time given back": in_many_steps(model, sought.unedited), "": as_multistep(model, sought.unedited)}
+    w = budget.guided(sought.unedited)
+    guidances = {"guided": w} if w == 1.0 else {"unguided": 1.0, "guided": w}
     seeds, asked = budget.seeds(seed), [sought.asked(model)] * budget.queries
     for way, many in ways.items():
-        for guidance in dict.fromkeys((1.0, budget.guided(sought.unedited))):
+        for called, guidance in guidances.items():
             for steps in config.steps:
-                variant = f"{steps} steps, w {guidance:g}{way}"
+                variant = f"{steps} steps, {called}{way}"
                 if records.wants(variant):
                     how = {"guidance": guidance, "steps": steps, "batch_size": budget.batch_size, "scheduler": "ddim"}
                     pictures = sample(many, asked, seeds, **how)  # type: ignore[arg-type]

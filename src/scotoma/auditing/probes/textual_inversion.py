@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scotoma.auditing.probes.budgeted import Learnt, learn
+from scotoma.auditing.probes.budgeted import Learnt, cut, learn
 from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, in_turn, latents_of
 from scotoma.bounds import check_text
 from scotoma.erasure.training import Clock
@@ -170,6 +170,9 @@ def probe(
         return
     config = budget.within(config)
     learnt = textual_inversion(model, latents_of(model, sought.pictures), config, seed=seed, folder=folder)
+    if reason := cut(learnt.curve, config):
+        records.add(Made("", reason=reason))
+        return
     asked, seeds = in_turn([t.format(config.called) for t in TEMPLATES], budget.queries), budget.seeds(seed)
     ids = [_tokens(tokenizer, model.name)[: config.vectors] for tokenizer in model.tokenizers]
     encoders = zip(learnt.model.text_encoders, ids, strict=True)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -32,20 +32,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, drawn, in_turn
+from scotoma.auditing.probes.contract import (
+    Budget,
+    Made,
+    OutOfTime,
+    Records,
+    Sought,
+    drawn,
+    in_many_steps,
+    in_time,
+    in_turn,
+)
+from scotoma.auditing.probes.words import says, word_list
 from scotoma.bounds import check_text
 from scotoma.errors import BoundsError, UsageError
 from scotoma.models.denoiser import Cond
 from scotoma.models.model import Model
 from scotoma.models.sample import at_once, initial_noise
 from scotoma.models.trajectory import times, walk
-from scotoma.records import Concept
 
 PLAIN = re.compile(r"[a-z]+(</w>)?")  # tokens that a filter would read as words or as parts of them
 ENCODED = 256  # prompts that go through the text encoders together
 TRIED = 3  # times as many prompts are drawn as are found, where a detector compares them
 CHECKS = 60_000  # from the seeds of the attempts to those of these pictures
-SHORT = 4  # letters: words of a name that are shorter ("of", "red") are not on the word list
 
 
 @dataclass(frozen=True)
@@ -94,21 +103,6 @@ class Found:
     loss: float
 
 
-def word_list(concepts: Sequence[Concept], *, parts: bool = True) -> tuple[str, ...]:
-    """What a filter would look for: every name and synonym, and with `parts` also their words of four letters or more,
-    which harmless prompts may say too."""
-    names = [name.casefold() for c in concepts for name in (c.name, *c.synonyms)]
-    words = [word for name in names for word in re.findall(r"[^\W_]+", name) if len(word) >= SHORT]
-    return tuple(dict.fromkeys([*names, *(words if parts else ())]))
-
-
-def says(prompt: str, words: Sequence[str]) -> bool:
-    """Whether a prompt contains one of `words`, in any case, also across spaces."""
-    text = prompt.casefold()
-    joined = "".join(text.split())
-    return any(word in text or "".join(word.split()) in joined for word in words)
-
-
 @torch.no_grad()
 def goal(knows: Model, prompt: str, states: int, *, seed: int = 0, guidance: float | None = None) -> Goal:
     """States along trajectories of a model that knows the concept, from noise to picture, one at each of `states` times.
@@ -144,12 +138,18 @@ def _behind(model: Model, cond: Cond, prompts: Sequence[str]) -> Tensor:
     return (cond.text * after).sum(1) / after.sum(1)
 
 
-def losses(model: Model, aim: Goal | Meaning, prompts: Sequence[str]) -> Tensor:
-    """L of each prompt (P,)."""
+def losses(
+    model: Model, aim: Goal | Meaning, prompts: Sequence[str], look: Callable[[], None] = lambda: None
+) -> Tensor:
+    """L of each prompt (P,). `look` is called before each batch of them."""
     together = ENCODED if isinstance(aim, Meaning) else max(1, at_once(model) // len(aim.t))
-    parts = [list(prompts[k : k + together]) for k in range(0, len(prompts), together)]
-    with torch.no_grad():
-        return torch.cat([_losses(model, aim, model.encode(part), part) for part in parts]).cpu()
+    found = []
+    for k in range(0, len(prompts), together):
+        look()
+        part = list(prompts[k : k + together])
+        with torch.no_grad():
+            found.append(_losses(model, aim, model.encode(part), part))
+    return torch.cat(found).cpu()
 
 
 def _losses(model: Model, aim: Goal | Meaning, cond: Cond, prompts: Sequence[str]) -> Tensor:
@@ -171,22 +171,19 @@ def token_search(
     config: SearchConfig = SearchConfig(),
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> list[Found]:
     """The best prompts, best first; none of them says one of `words`. `model` is searched and not changed. The same arguments
-    give the same prompts; `seed` orders what the gradient does not.
+    give the same prompts; `seed` orders what the gradient does not. `look` is called before each batch of prompts.
 
     Whether a prompt draws the concept is for a judge to say: a low loss is what the search could see. Raises UsageError
     for a model that is told labels, or where no token is left.
     """
     if model.labels:
         raise UsageError(f"{model.name} is told labels and has no prompts; token search needs a text-to-image model")
-    search = _Search(model, aim, words, config, torch.Generator().manual_seed(seed))
-    places = [*range(config.tokens), *(k for _ in range(config.sweeps) for k in range(config.tokens))]
-    for done, place in enumerate(places):
+    search = _Search(model, aim, words, config, torch.Generator().manual_seed(seed), look)
+    for place in (*range(config.tokens), *(k for _ in range(config.sweeps) for k in range(config.tokens))):
         search.look_at(place)
-        if progress is not None:
-            progress(done + 1, len(places))
         if search.best()[0][1] <= config.enough:
             break
     return [Found(search.text(ids), loss) for ids, loss in search.best()[: config.found]]
@@ -202,8 +199,10 @@ class _Search:
         words: Sequence[str],
         config: SearchConfig,
         generator: torch.Generator,
+        look: Callable[[], None] = lambda: None,
     ):
         self.model, self.aim, self.words, self.config, self.generator = model, aim, words, config, generator
+        self.look = look
         self.tokenizer = model.tokenizers[0]
         plain = sorted(i for token, i in self.tokenizer.get_vocab().items() if PLAIN.fullmatch(token))
         kept = [i for i in plain if not says(self.text([i]), words)]
@@ -225,13 +224,14 @@ class _Search:
                 if other not in self.seen and self._may_be(other):
                     self.seen[other] = float("inf")
                     tried.append(other)
-        found = losses(self.model, self.aim, [self.text(ids) for ids in tried]) if tried else ()
+        found = losses(self.model, self.aim, [self.text(ids) for ids in tried], self.look) if tried else ()
         self.seen |= {ids: float(loss) for ids, loss in zip(tried, found, strict=True)}
 
     def _tokens(self, ids: tuple[int, ...], place: int) -> list[int]:
         """All tokens, or those that the first-order change of the loss at that place puts first."""
         if len(self.allowed) <= self.config.candidates:
             return self.allowed.tolist()  # type: ignore[no-any-return]
+        self.look()
         stands = ids if place < len(ids) else (*ids, self._stand_in(ids))
         change = self.slope(stands)[place, self.allowed]
         return self.allowed[change.topk(self.config.candidates, largest=False).indices].tolist()  # type: ignore[no-any-return]
@@ -326,41 +326,76 @@ def probe(
     folder: Path | None,
 ) -> None:
     """Two variants. "text": the prompts nearest to the name by the unedited model's text encoder, the same for every model
-    that is probed. "denoiser": of the same search, those that the network of `model` itself takes for the name."""
-    wanted = [v for v in ("text", "denoiser") if records.wants(v)]
-    if not wanted:
-        return
-    ranked = meaning_it(sought, config, seed)
-    for variant in wanted:
-        prompts = taken_for_it(sought.unedited if variant == "text" else model, sought, ranked, config, budget, seed)
-        asked, seeds = in_turn(prompts, budget.queries), budget.seeds(seed)
-        numbers = [f"{variant} {prompts.index(text) + 1}" for text in asked]
-        pictures = drawn(model, asked, seeds, budget)
-        records.add(Made(variant, pictures, numbers, seeds, prompts=asked, found={"prompts": prompts}))
+    that is probed. "denoiser": of the same search, those that the network of `model` itself takes for the name; there is none for
+    the unedited model, of which it would be the same."""
+    own = ("denoiser",) if model.hash() != sought.unedited.hash() else ()
+    for variant in ("text", *own):
+        if records.wants(variant):
+            with suppress(OutOfTime):
+                records.add(_made(variant, model, sought, config, budget, seed, in_time(records, variant)))
 
 
-def meaning_it(sought: Sought, config: TokenSearchConfig, seed: int) -> list[str]:
+def _made(
+    variant: str,
+    model: Model,
+    sought: Sought,
+    config: TokenSearchConfig,
+    budget: Budget,
+    seed: int,
+    look: Callable[[], None],
+) -> Made:
+    ranked = meaning_it(sought, config, seed, look)
+
+    def taken(by: Model) -> list[str]:
+        return taken_for_it(by, sought, ranked, config, budget, seed, look)
+
+    key = ("taken", config, seed, budget.guidance, budget.sampling)
+    prompts = sought.once(key, lambda: taken(sought.unedited)) if variant == "text" else taken(model)
+    asked, seeds = in_turn(prompts, budget.queries), budget.seeds(seed)
+    numbers = [f"prompt {ranked.index(text) + 1}" for text in asked]  # one prompt is one source, whoever chose it
+    return Made(variant, drawn(model, asked, seeds, budget), numbers, seeds, prompts=asked, found={"prompts": prompts})
+
+
+def meaning_it(
+    sought: Sought, config: TokenSearchConfig, seed: int, look: Callable[[], None] = lambda: None
+) -> list[str]:
     """`ranked` prompts that mean the concept to the unedited model's text encoder and do not name it, the best first."""
     knows, words = sought.unedited, word_list([sought.concept], parts=config.parts)
     search = SearchConfig(config.tokens, config.beam, config.candidates, sweeps=0, found=config.ranked, enough=0.0)
     if knows.labels:
         raise UsageError(f"{knows.name} is told labels and has no prompts; token search needs a text-to-image model")
-    return [f.prompt for f in token_search(knows, meaning(knows, sought.asked(knows)), words, search, seed=seed)]
+
+    def make() -> list[str]:
+        aim = meaning(knows, sought.asked(knows))
+        return [f.prompt for f in token_search(knows, aim, words, search, seed=seed, look=look)]
+
+    found: list[str] = sought.once(("ranked", config, seed), make)
+    return found
 
 
 def taken_for_it(
-    model: Model, sought: Sought, prompts: Sequence[str], config: TokenSearchConfig, budget: Budget, seed: int
+    model: Model,
+    sought: Sought,
+    prompts: Sequence[str],
+    config: TokenSearchConfig,
+    budget: Budget,
+    seed: int,
+    look: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """`found` of `prompts`: those that the network of `model` predicts for most as the unedited one does for the name, and of
-    these, where there is a detector, those in whose pictures it sees the concept most."""
+    these, where there is a detector, those in whose pictures it sees the concept most. The network of a one-call student is
+    asked at every time, under the scheduler of the unedited model; pictures are its own."""
     knows = sought.unedited
+    look()
     aim = goal(knows, sought.asked(knows), config.states, seed=seed, guidance=budget.guidance)
-    order = losses(model, aim, prompts).argsort(stable=True).tolist()
+    order = losses(in_many_steps(model, knows), aim, prompts, look).argsort(stable=True).tolist()
     if sought.log_odds is None:
         return [prompts[i] for i in order[: config.found]]
     best = [prompts[i] for i in order[: TRIED * config.found]]
-    seeds = [s + CHECKS for s in budget.seeds(seed, config.checked)] * len(best)
-    pictures = torch.from_numpy(drawn(model, [p for p in best for _ in range(config.checked)], seeds, budget))
-    with torch.no_grad():
-        odds = sought.log_odds(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).view(len(best), -1).mean(1)
-    return [best[i] for i in odds.argsort(descending=True, stable=True).tolist()[: config.found]]
+    seeds, odds = [s + CHECKS for s in budget.seeds(seed, config.checked)], []
+    for prompt in best:
+        look()
+        pictures = torch.from_numpy(drawn(model, [prompt] * len(seeds), seeds, budget))
+        with torch.no_grad():
+            odds.append(sought.log_odds(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).mean())
+    return [best[i] for i in torch.stack(odds).argsort(descending=True, stable=True).tolist()[: config.found]]
