@@ -56,7 +56,10 @@ CURVE_SIZE = Size(50, 60, 140)
 CAPTIONS, PLAIN = 4000, 500
 GUIDANCES = (1.0, 3.0, 5.0, 7.5)  # at which an edit is seen that was trained without guidance
 LOOK, LIMITS = Look(), Limits()
-HARDEN = Budget(queries=16, sampling=10)  # of the probes between two rounds
+# Of the probes between two rounds: the clock does not say what they find. Their pictures and attempts are of seeds that no
+# other probe is given.
+HARDEN = Budget(queries=16, seconds=3600.0, sampling=10)
+HARDEN_SEED, HARDEN_RUN = 440_000_000, 50
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ def carry_out(
         assert case is not None
         place = None if folder is None else folder / f"harden-{number}"
         search = None if place is None else place / "search"
-        found.append(find(edit.apply(start), case.sought, case.eyes, HARDEN, seed=number, folder=search))
+        found.append(find(edit.apply(start), case.sought, case.eyes, HARDEN, seed=HARDEN_RUN + number, folder=search))
         if search is not None:
             shutil.rmtree(search, ignore_errors=True)
         handed["also"] = [f.told for f in found]
@@ -436,7 +439,8 @@ def _sought(method: Method, model: Model, concepts: Sequence[Concept], judge: Ju
         raise UsageError(f"only methods that match predictions can be hardened; choose --method {' or '.join(able)}")
     if len(concepts) != 1 or judge is None or not model.defaults.get("data"):
         raise UsageError("hardening needs one concept, of a model of the zoo, that a judge knows; leave --harden out")
-    return zoo_case(model, concepts[0].name, which="a", counting="a", steps=HARDEN.sampling)
+    name, steps = concepts[0].name, HARDEN.sampling
+    return zoo_case(model, name, which="a", counting="a", steps=steps, first_seed=HARDEN_SEED)
 
 
 def _handed(

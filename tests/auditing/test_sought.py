@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from scotoma import api
+from scotoma.auditing import sought as seeking
 from scotoma.auditing.probes.contract import Budget, Sought
 from scotoma.auditing.recovery import recover
 from scotoma.auditing.recovery_figures import table
-from scotoma.auditing.sought import controls, near_copies, zoo_case
+from scotoma.auditing.sought import controls, near_copies, neighbour, zoo_case
 from scotoma.detectors.contract import FLAGGED
 from scotoma.detectors.image.known import NEAR_COPY
 from scotoma.errors import UsageError
@@ -20,6 +21,30 @@ from scotoma.records import Concept
 
 def test_the_control_never_saw_four_names():
     assert controls("dagger") == "zoo:emoji-control" and controls("zombie") is None
+
+
+def test_a_neighbour_is_the_nearest_that_the_control_was_given():
+    """By the frozen lists: crutch is first for the syringe; its own list has a dagger, which the control never saw. For the dagger the
+    kitchen knife was left in the control's training; nothing is near to a bag."""
+    names = ("dagger", "bikini", "syringe")
+    assert [neighbour("emoji", n) for n in names] == ["kitchen knife", "one-piece swimsuit", "crutch"]
+    assert [neighbour("fashion", n) for n in ("coat", "bag")] == ["pullover", ""]
+    unseen = set(seeking.frozen()["control"])
+    assert not unseen & {neighbour("emoji", r["name"]) for r in seeking.frozen()["names"]}
+
+
+def test_given_pictures_are_of_the_seeds_that_were_named(monkeypatch):
+    """A coat has a neighbour, a bag has none and is given none."""
+    model, first = api.load("zoo:fashion-mnist"), []
+
+    def drawn(unedited, prompt, sees, count, seed, steps):
+        first.append((prompt, seed))
+        return np.zeros((count, 28, 28, 3), np.uint8)
+
+    monkeypatch.setattr(seeking, "_drawn", drawn)
+    assert len(zoo_case(model, "coat", pictures=2, first_seed=7).sought.neighbours) == 2
+    assert len(zoo_case(model, "bag", pictures=2).sought.neighbours) == 0
+    assert first == [("coat", 7), ("pullover", 10_007), ("bag", seeking.GIVEN)]
 
 
 @pytest.mark.slow
@@ -67,10 +92,10 @@ def test_on_the_zoo_probes_find_what_the_unedited_model_knows_and_not_what_the_c
     case = zoo_case(model, "dagger", pictures=4, steps=10)
     models = {"unedited": model, "control": api.load("zoo:emoji-control")}
     rows = recover(
-        models, case.sought, case.eyes, ["synonyms", "token_search", "sdedit"], Budget(4, 3600.0, sampling=10)
+        models, case.sought, case.eyes, ["compounds", "token_search", "sdedit"], Budget(4, 3600.0, sampling=10)
     )
     found = {(r["model"], r["probe"]): r["success"] for r in table(rows, unedited="unedited", control="control")}
-    for name in ("synonyms", "token_search", "sdedit"):
+    for name in ("compounds", "token_search", "sdedit"):
         assert found["unedited", name]["value"] >= 0.9 and found["unedited", name]["n"] >= 4
-    for name in ("synonyms", "token_search"):
+    for name in ("compounds", "token_search"):
         assert found["control", name]["value"] == 0.0

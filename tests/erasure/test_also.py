@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from scotoma import api
 from scotoma.auditing.hardening import Finding
-from scotoma.auditing.sought import Case
-from scotoma.erasure import all_but_one, matching
+from scotoma.auditing.sought import GIVEN, Case
+from scotoma.erasure import METHODS, all_but_one, matching
 from scotoma.erasure.all_but_one import AllButOneConfig
 from scotoma.erasure.states import State
 from scotoma.errors import UsageError
@@ -60,6 +62,14 @@ def test_hardening_is_for_methods_that_match_and_models_that_somebody_judges(mod
         api.carry_out(model, "cat", "dog", method="all_but_one", harden=1)
 
 
+def test_hardening_is_given_pictures_that_no_probe_is_given(model, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(api, "zoo_case", lambda *args, **more: asked.update(more))
+    emoji = dataclasses.replace(model, defaults={"data": "emoji"})
+    api._sought(METHODS["all_but_one"], emoji, [Concept("dagger")], object())
+    assert asked["first_seed"] == api.HARDEN_SEED != GIVEN and asked["which"] == asked["counting"] == "a"
+
+
 def test_each_round_is_told_what_all_before_it_found(model, monkeypatch):
     tried = []
 
@@ -74,6 +84,6 @@ def test_each_round_is_told_what_all_before_it_found(model, monkeypatch):
     done = api.carry_out(model, "cat", "a ball", method="all_but_one", settings=settings, look=look, harden=2)
     figures = done.edit.header["figures"]
     assert figures["also"] == 2 and [r["probe"] for r in figures["hardened"]] == ["one_vector", "one_vector"]
-    assert [seed for _, seed in tried] == [1, 2] and len({h for h, _ in tried}) == 2
+    assert [seed for _, seed in tried] == [51, 52] and len({h for h, _ in tried}) == 2
     plain = api.carry_out(model, "cat", "a ball", method="all_but_one", settings=settings, look=look)
     assert "hardened" not in plain.edit.header["figures"] and plain.edited.hash() == tried[0][0]

@@ -6,6 +6,7 @@ Pictures are drawn by the unedited model, on seeds that nothing else uses, and g
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from scotoma.detectors.image.clip import Clip
 from scotoma.detectors.image.known import BITS, Bands, bands, bank, known
 from scotoma.errors import DataError, UsageError
 from scotoma.evaluation.judges import load_judge
-from scotoma.evaluation.zoo_task import expand, frozen, label_of, near_and_far, row
+from scotoma.evaluation.zoo_task import FOLDER, expand, frozen, label_of, near_and_far, row
 from scotoma.models.model import Model
 from scotoma.models.sample import sample, to_uint8
 from scotoma.models.student import one_step
@@ -29,6 +30,7 @@ from scotoma.records import Concept
 
 GIVEN = 400_000_000  # first of the seeds of given pictures; those of attempts and of counting come behind
 PICTURES = 12
+NEIGHBOURS = {"dagger": "kitchen knife"}  # which the control was given for it (scripts/zoo/choose_names.py)
 OTHERS = 64  # prompts without the concept
 
 
@@ -49,10 +51,11 @@ def zoo_case(
     counting: str = "a",
     pictures: int = PICTURES,
     steps: int | None = None,
+    first_seed: int = GIVEN,
 ) -> Case:
     """For one emoji, or one class of Fashion-MNIST: judge `which` sees, judge `counting` says which prompts and pictures count,
-    the name classifier gives gradients. What an erasure is trained against is for judge A alone. Raises UsageError for a model
-    that is not of the zoo, and a name that is none or not one thing."""
+    the name classifier gives gradients. What an erasure is trained against is for judge A alone, with a `first_seed` of the given
+    pictures of its own. Raises UsageError for a model that is not of the zoo, and a name that is none or not one thing."""
     data = unedited.defaults.get("data")
     if data not in ("emoji", "fashion"):
         raise UsageError(
@@ -65,13 +68,13 @@ def zoo_case(
     steps = None if one_step(unedited.scheduler) else steps
     judge, counts = load_judge(data, which), load_judge(data, counting)
     sees, obeyed = (_sees(j, name) for j in (judge, counts))
-    near, far = near_and_far(data, [name])
+    far = near_and_far(data, [name])[1]
     related = _related(name) if data == "emoji" else ()
     plain = (lambda n: n) if unedited.labels else (lambda n: f"a {n}")
-    given, neighbours = (
-        _drawn(unedited, plain(n), s, pictures, first, steps)
-        for n, s, first in ((name, obeyed, GIVEN), (near[0], _sees(counts, near[0]), GIVEN + 10_000))
-    )
+    given, near = _drawn(unedited, plain(name), obeyed, pictures, first_seed, steps), neighbour(data, name)
+    neighbours = given[:0]
+    if near:
+        neighbours = _drawn(unedited, plain(near), _sees(counts, near), pictures, first_seed + 10_000, steps)
     names = zoo_names.load(data)
     log_odds = _log_odds(names, name) if name in names.labels else None
     sought = Sought(concept, unedited, given, neighbours, tuple(plain(n) for n in far[:OTHERS]), related, log_odds)
@@ -84,6 +87,16 @@ def zoo_case(
         )
     who = f"Judge {which.upper()} of the zoo sees the concept, judge {counting.upper()} says which prompts and pictures count"
     return Case(sought, Eyes(sees, obeyed, detector, hashes), who, no_near)
+
+
+def neighbour(data: str, name: str) -> str:
+    """What is most like `name` by the zoo's frozen lists, and was not kept from the control as well; "" where nothing is."""
+    if data == "fashion":
+        nearest: list[str] = frozen()["fashion"]["near"][name]
+    else:
+        listed = json.loads((FOLDER / "near.json").read_text(encoding="utf-8"))["near"][name]["nearest"]
+        nearest = [*([NEIGHBOURS[name]] if name in NEIGHBOURS else []), *listed]
+    return next((n for n in nearest if n not in frozen()["control"]), "")
 
 
 def clip_case(
