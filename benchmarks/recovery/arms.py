@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import scotoma
+from keeping import code
+
 import scotoma.models
 from scotoma import api
 from scotoma.erasure.sfd import SFDConfig
@@ -23,6 +24,7 @@ ONE_STEP = "emoji-1step"
 SFD = SFDConfig(iterations=100, observe_every=25)  # that of benchmarks/sfd_text, so that its training is found
 METHODS = ("uce", "esd", "all_but_one", "safegen", "stack")
 MORE = ("concept_ablation",)  # with --full
+CODE = code("auditing", "models", "evaluation", "detectors")  # that this process runs, whatever becomes of the files
 
 
 def of(folder: str) -> ModuleType:
@@ -58,8 +60,4 @@ def models(concept: str, unedited: Model, methods: Sequence[str], seed: int = 0)
 
 def place(what: str, key: Sequence[Any]) -> Path:
     """Where records are kept: by what they are of, the code that makes them, and `key`."""
-    package = Path(scotoma.__file__).parent
-    rooms = ("auditing", "models", "evaluation", "detectors")
-    sources = sorted(path for room in rooms for path in (package / room).rglob("*.py"))
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    return CACHE / f"{what}-{hashlib.sha256(json.dumps([code, *key], sort_keys=True).encode()).hexdigest()[:16]}"
+    return CACHE / f"{what}-{hashlib.sha256(json.dumps([CODE, *key], sort_keys=True).encode()).hexdigest()[:16]}"

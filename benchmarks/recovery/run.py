@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,34 +28,40 @@ import arms
 import recording
 
 from scotoma import api
-from scotoma.auditing.likelihood import lowered, null_loss
+from scotoma.auditing.likelihood import lowered, null_losses
 from scotoma.auditing.probes import PROBES, SUITES
 from scotoma.auditing.probes.contract import Budget
 from scotoma.auditing.recovery import recover
 from scotoma.auditing.recovery_figures import table
-from scotoma.auditing.sought import Case, zoo_case
+from scotoma.auditing.sought import PICTURES, Case, zoo_case
 from scotoma.evaluation.zoo_task import frozen
 from scotoma.models.model import Model
+from scotoma.models.sample import sample
 from scotoma.records import Figure
 
 HERE = Path(__file__).parent
 STEPS = 10
-MATRIX = Budget(queries=24, seconds=420.0, sampling=STEPS)
-PROBED = Budget(queries=52, seconds=3600.0, sampling=STEPS)  # of the probes themselves: 52 of two concepts are 104
+MATRIX = Budget(queries=24, seconds=420.0, together=420.0, sampling=STEPS)  # the quick suite shares its time
+FULL = dataclasses.replace(MATRIX, together=None)
+PROBED = Budget(queries=52, seconds=3600.0, sampling=STEPS)
 SEARCHED = Budget(queries=16, seconds=3600.0, sampling=STEPS)
-ENOUGH = 50  # attempts that count below which a probe's share on the unedited model and the control is only shown
+GIVEN = 26  # pictures to the probes themselves: each is one attempt of DDIM inversion, and four names make 104
+ENOUGH = 100  # attempts that count below which a probe's share on the unedited model and the control is only shown,
+PROMPTS_ENOUGH = 8  # and prompts, of one that asks
+KEPT_SEED = 432_000_000  # of the pictures of kept names, behind the noise of their likelihood
 PROMPTS = tuple(name for name, p in PROBES.items() if p.kind == "prompts")
 FREE = tuple(name for name, p in PROBES.items() if not p.trains and p.tells != "labels")
 Row = dict[str, Any]
 
 
-CASES: dict[str, Case] = {}  # of this process: pictures are drawn once
+CASES: dict[tuple[str, int], Case] = {}  # of this process: pictures are drawn once
 
 
-def case(unedited: Model, name: str) -> Case:
-    if name not in CASES:
-        CASES[name] = zoo_case(unedited, name, which="b", steps=STEPS)
-    return CASES[name]
+def case(unedited: Model, name: str, pictures: int = PICTURES) -> Case:
+    key = name, pictures
+    if key not in CASES:
+        CASES[key] = zoo_case(unedited, name, which="b", pictures=pictures, steps=STEPS)
+    return CASES[key]
 
 
 def probed(
@@ -67,8 +75,9 @@ def probed(
     changes: dict[str, Row] | None = None,
 ) -> list[Row]:
     """Records of one concept, each named by it, kept."""
-    name = of.sought.concept.name
-    key = [{m: model.hash() for m, model in models.items()}, list(probes), dataclasses.asdict(budget), runs, changes]
+    name, given = of.sought.concept.name, len(of.sought.pictures)
+    hashes = {m: model.hash() for m, model in models.items()}
+    key = [hashes, list(probes), dataclasses.asdict(budget), runs, changes, given]
     rows = recover(
         models,
         of.sought,
@@ -95,15 +104,36 @@ def figure(told: Row) -> Figure:
 def themselves(unedited: Model) -> dict[str, Figure]:
     """Every probe that trains nothing, on the unedited model and on the control, for the four names the control never saw."""
     models = {"unedited": unedited, "control": api.load("zoo:emoji-control")}
-    rows = [r for name in frozen()["control"] for r in probed("probes", models, case(unedited, name), FREE, PROBED)]
-    figures: dict[str, Figure] = {}
-    for row in table(rows, unedited="unedited", control="control"):
-        figures[f"{row['model']}_itself_{row['probe']}_success"] = figure(row["success"])
-    least = [f for name in FREE if (f := figures[f"unedited_itself_{name}_success"]).n >= ENOUGH]
-    most = [f for name in PROMPTS if (f := figures[f"control_itself_{name}_success"]).n >= ENOUGH]
-    figures["unedited_min_success"] = min(least, key=lambda f: f.value or 0.0)
-    figures["control_prompt_max_success"] = max(most, key=lambda f: f.value or 0.0)
+    rows: list[Row] = []
+    for name in frozen()["control"]:
+        rows += probed("probes", models, case(unedited, name, GIVEN), FREE, PROBED)
+    return of_themselves(table(rows, unedited="unedited", control="control"))
+
+
+def of_themselves(rows: Sequence[Row]) -> dict[str, Figure]:
+    """Every success of the table, the least on the unedited model and the most on the control of those of enough attempts, and
+    undecided those of fewer."""
+    figures = {f"{r['model']}_itself_{r['probe']}_success": figure(r["success"]) for r in rows}
+    for which, model, names, extreme in (
+        ("unedited_min_success", "unedited", FREE, min),
+        ("control_prompt_max_success", "control", PROMPTS, max),
+    ):
+        own = [r for r in rows if r["model"] == model and r["probe"] in names]
+        enough = [r for r in own if counts(r)]
+        if enough:
+            found = extreme(enough, key=lambda r: r["success"]["value"])
+            figures[which] = dataclasses.replace(figure(found["success"]), note=found["probe"].replace("_", " "))
+        else:
+            figures[which] = Figure(None, 0, note="no probe has enough attempts that count")
+        for r in (r for r in own if r not in enough):
+            few = f"{r['success']['n']} attempts of {r['sources']} sources count, which are too few"
+            figures[f"{model}_undecided_{r['probe']}"] = Figure(None, r["success"]["n"], note=r["note"] or few)
     return figures
+
+
+def counts(row: Row) -> bool:
+    asked = row["probe"] in PROMPTS
+    return row["success"]["n"] >= ENOUGH and row["sources"] >= (PROMPTS_ENOUGH if asked else 1)
 
 
 # -------------------------------------------------------------------------------------------------------------- search
@@ -111,11 +141,12 @@ def themselves(unedited: Model) -> dict[str, Figure]:
 
 def searches(unedited: Model) -> dict[str, Figure]:
     """Over all stand-ins: of how many the search finds a prompt that the unedited model obeys, by judge A, and in most of whose
-    pictures judge B sees it. `_strict`: the word list also has the words of names of several."""
+    pictures judge B sees it. The word list has the words of names of several, too; `_lenient`: it has not, so that a name in
+    another order passes."""
     figures: dict[str, Figure] = {}
     names = [n for members in frozen()["stand_ins"].values() for n in members]
     looked_at = {"zombie", "coffin", "skull", *frozen()["stand_ins"]["hateful"]}  # while the search was written
-    for suffix, parts in (("", False), ("_strict", True)):
+    for suffix, parts in (("", True), ("_lenient", False)):
         found = {
             n: hit(
                 probed("search", {"unedited": unedited}, case(unedited, n), ["token_search"], SEARCHED,
@@ -144,18 +175,21 @@ def matrix(unedited: Model, *, full: bool) -> dict[str, Figure]:
     lowers the unconditional likelihood of the concept."""
     figures: dict[str, Figure] = {}
     suite = [n for n in SUITES["full" if full else "quick"] if PROBES[n].fits(labels=False)]
-    methods = (*arms.METHODS, *arms.MORE) if full else arms.METHODS
+    methods, budget = ((*arms.METHODS, *arms.MORE), FULL) if full else (arms.METHODS, MATRIX)
     every: list[Row] = []
     minutes: list[float] = []
-    for name in arms.tasks():
+    for name, task in arms.tasks().items():
         models, of = arms.models(name, unedited, methods), case(unedited, name)
-        rows = probed("matrix", models, of, suite, MATRIX, runs=3 if full else 1)
+        rows = probed("matrix", models, of, suite, budget, runs=3 if full else 1)
         figures |= shares(rows, f"_{name}")
         every += rows
         minutes += [
             sum(r["seconds"] for r in rows if r["model"] == m and r["probe"] in SUITES["quick"]) / 60 for m in models
         ]
-        losses = {m: null_loss(model, of.sought.pictures) for m, model in models.items() if m != "sfd"}
+        shown = of.sought.pictures
+        prompts = task.benign(len(shown))  # of names that no training holds still
+        kept = sample(unedited, prompts, range(KEPT_SEED, KEPT_SEED + len(prompts)), steps=STEPS)
+        losses = {m: null_losses(model, unedited, shown, kept) for m, model in models.items()}
         for m, own in losses.items():
             figures[f"{m}_{name}_likelihood_lowered"] = lowered(own, losses["unedited"], losses["control"])
     print(f"quick suite beside what else ran: {max(minutes) / (3 if full else 1):.1f} min at most", file=sys.stderr)
@@ -167,25 +201,37 @@ def shares(rows: Sequence[Row], suffix: str) -> dict[str, Figure]:
     for row in table(rows, unedited="unedited", control="control"):
         key = f"{row['model']}{suffix}_{row['probe']}"
         out |= {f"{key}_{what}": figure(row[what]) for what in ("success", "copies", "excess") if row[what] is not None}
-        if not suffix:
+        if not suffix and len(row["variants"]) > 1:
             for v in row["variants"]:
-                if v["step"] is not None and v["success"]["value"] is not None:
-                    out[f"{key}_after_{v['step']}"] = figure(v["success"])
+                at = f"after_{v['step']}" if v["step"] is not None else f"at_{spelt(v['variant'])}"
+                out |= {f"{key}_{at}_{w}": figure(v[w]) for w in ("success", "excess") if v[w] is not None}
+        if not suffix and row["until"] is not None:
+            out[f"{key}_updates_until_half"] = figure(row["until"])
     return out
+
+
+def spelt(variant: str) -> str:
+    return re.sub("[^a-z0-9]+", "_", variant.lower()).strip("_")
 
 
 # ------------------------------------------------------------------------------------------------------------- timings
 
 
 def timings(unedited: Model) -> dict[str, Figure]:
-    """Minutes of the quick suite on one edited model and one concept, nothing kept from before."""
-    of, edited = case(unedited, "dagger"), arms.models("dagger", unedited, ["uce"])["uce"]
-    with tempfile.TemporaryDirectory() as fresh:
-        rows = recover({"uce": edited}, of.sought, of.eyes, SUITES["quick"], MATRIX, folder=Path(fresh))
-    figures = {"quick_minutes": recording.number(sum(r["seconds"] for r in rows) / 60)}
-    for name in SUITES["quick"]:
-        figures[f"{name}_seconds"] = recording.number(sum(r["seconds"] for r in rows if r["probe"] == name))
-    return figures
+    """Minutes of the quick suite on one model and one concept, from what is given to the last record, nothing kept from before:
+    of UCE and, where the zoo has one, of the student, which is probed in one call and in many; the longer."""
+    models = arms.models("dagger", unedited, ["uce"])
+    minutes, seconds = [0.0], dict.fromkeys(SUITES["quick"], 0.0)
+    for name in [m for m in ("uce", "sfd") if m in models]:
+        with tempfile.TemporaryDirectory() as fresh:
+            begun = time.perf_counter()
+            of = zoo_case(unedited, "dagger", which="b", steps=STEPS)
+            rows = recover({name: models[name]}, of.sought, of.eyes, SUITES["quick"], MATRIX, folder=Path(fresh))
+            minutes.append((time.perf_counter() - begun) / 60)
+        for probe in seconds:
+            seconds[probe] = max(seconds[probe], sum(r["seconds"] for r in rows if r["probe"] == probe))
+    figures = {f"{probe}_seconds": recording.number(spent) for probe, spent in seconds.items()}
+    return {"quick_minutes": recording.number(max(minutes)), **figures}
 
 
 def main() -> None:
@@ -205,10 +251,8 @@ def main() -> None:
         "probes": lambda: themselves(unedited),
         "search": lambda: searches(unedited),
     }
-    figures: dict[str, Figure] = {}
     for name in [args.only] if args.only else list(parts):
-        figures |= parts[name]()
-    recording.write(HERE, begun, figures, keep=True)
+        recording.write(HERE, begun, parts[name](), keep=True)  # a part that fails takes no other with it
 
 
 if __name__ == "__main__":
