@@ -27,12 +27,13 @@ Rows = list[list[dict[str, float]]]
 
 
 def core(kept: dict[str, dict[str, Any]], **changes: float) -> Rows:
-    """Curves of the runs with the default settings, or with `changes`, whatever they do at other times."""
+    """Curves of the runs with the default settings, or with `changes`, whatever they do at other times. A run knows no
+    setting that came after it."""
     told = json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(SFDConfig(), **changes))))  # type: ignore[arg-type]
     return [
         run["curve"]
         for run in kept.values()
-        if run["key"][1] == "sfd" and {**run["key"][5], "other_times": told["other_times"]} == told
+        if run["key"][1] == "sfd" and {**told, **run["key"][5], "other_times": told["other_times"]} == told
     ]
 
 
