@@ -1,5 +1,5 @@
 # make demo     the main job: erase a concept from a model that ships with the package, and report what is left
-# make test     make check, then the default test suite
+# make test     make check, then the default test suite, in WORKERS processes of one thread each
 # make check    ruff, types, licences of the resolved set, import arrows, figures of the documents against results files
 # make figures  rewrite the figures of README, docs and cards from benchmarks/*/results/latest.json
 #
@@ -9,6 +9,7 @@
 
 PYTHON      ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+WORKERS     ?= 2
 VENV        := .venv
 BIN         := $(VENV)/bin
 STAMP       := $(VENV)/.installed
@@ -21,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/scotoma demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ is left alone. Fails on a missing file or figure, a wrong number, and a comment 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -75,7 +76,9 @@ class Results:
         if not name:
             name, field = field, ""
         if name not in figures:
-            raise FigureError(f"the results of {table} have no figure {name!r}; known: {', '.join(sorted(figures))}")
+            close = difflib.get_close_matches(name, figures, n=3)
+            meant = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise FigureError(f"the results of {table} have no figure {name!r} among {len(figures)}{meant}")
         figure = figures[name]
         try:
             if field == "interval":

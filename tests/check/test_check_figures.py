@@ -84,7 +84,7 @@ def test_wrong_number_fails_and_write_mends(figures: ModuleType, root: Path, cap
     ("text", "sentence"),
     [
         (marked("sfd fid", "1.0"), "cannot be read"),
-        (marked("zoo top5", "1.0"), "the results of zoo have no figure 'top5'; known: names, nobody, top1"),
+        (marked("zoo top5", "1.0"), "the results of zoo have no figure 'top5' among 4; did you mean top1?"),
         (marked("zoo top1.width", "1.0"), "zoo top1 has no field 'width'"),
         (marked("zoo top1 .2q", "1.0"), "zoo top1: "),
         (marked("zoo", "1.0"), "is not TABLE NAME[.FIELD] [FORMAT]"),
