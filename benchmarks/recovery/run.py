@@ -127,7 +127,9 @@ def of_themselves(rows: Sequence[Row]) -> dict[str, Figure]:
             figures[which] = Figure(None, 0, note="no probe has enough attempts that count")
         for r in (r for r in own if r not in enough):
             few = f"{r['success']['n']} attempts of {r['sources']} sources count, which are too few"
-            figures[f"{model}_undecided_{r['probe']}"] = Figure(None, r["success"]["n"], note=r["note"] or few)
+            figures[f"{model}_undecided_{r['probe']}"] = Figure(
+                None, r["success"]["n"], note="; ".join(filter(None, [few, r["note"]]))
+            )
     return figures
 
 

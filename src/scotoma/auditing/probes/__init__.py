@@ -146,7 +146,7 @@ PROBES: dict[str, Probe] = {
         "classifier_guidance",
         "GuidanceConfig",
         "sampling",
-        "name, scale 1",
+        "name, scale 0.5",
         given="detector",
         tells="both",
         many_steps=True,
