@@ -43,16 +43,18 @@ STAGES: dict[str, tuple[tuple[str, Any], ...]] = {
 }
 # SafeGen as its code has it, and steps from there to ours, each with cells that hide the concept; the cross-attention in its
 # place.
-PUBLISHED = SafeGenConfig(observe_every=0, target="paper_code", errors="noise", captions=0.0, teacher=False)
+PUBLISHED = SafeGenConfig(
+    observe_every=0, target="paper_code", errors="noise", captions=0.0, teacher=False, w_mosaic=0.1, w_benign=0.9
+)
 EXACT = dataclasses.replace(PUBLISHED, target="exact_clamped")
-CLEAN = dataclasses.replace(EXACT, errors="clean")
+CLEAN = dataclasses.replace(EXACT, errors="clean", w_mosaic=SAFEGEN.w_mosaic, w_benign=SAFEGEN.w_benign)
 SAFEGEN_ARMS: dict[str, SafeGenConfig] = {
     "paper_code": PUBLISHED,
     "exact": EXACT,
     "exact_clean": CLEAN,
     "exact_clean_captions": dataclasses.replace(CLEAN, captions=SAFEGEN.captions),
     "ours": SAFEGEN,
-    "full_mosaic": dataclasses.replace(SAFEGEN, mosaic="full"),
+    "heat": dataclasses.replace(SAFEGEN, mosaic="heat"),
     "blur": dataclasses.replace(SAFEGEN, mosaic="blur"),
     "cross_attention": dataclasses.replace(SAFEGEN, layers="xattn"),
 }

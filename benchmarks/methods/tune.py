@@ -36,15 +36,13 @@ from scotoma.records import write_text
 HERE = Path(__file__).parent
 SEED, FIRST_SEED, STEPS, SIZE = 100, 7_700_000, 10, Size(60, 48, 120)
 KINDS = ("near object", "category")
-FAST: dict[str, Any] = {"lr": 1e-3, "w_mosaic": 0.5, "w_benign": 0.5}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "lr 1e-3": {"lr": 1e-3},
-    "w_mosaic 0.5": {"w_mosaic": 0.5, "w_benign": 0.5},
-    "both": FAST,
-    "both, iterations 400": {**FAST, "iterations": 400},
-    "both, captions 1": {**FAST, "captions": 1.0},
-    "both, full": {**FAST, "mosaic": "full"},
-    "both, full, iterations 400": {**FAST, "mosaic": "full", "iterations": 400},
+    "lr 3e-4": {"lr": 3e-4},
+    "lr 2e-3": {"lr": 2e-3},
+    "w_mosaic 0.1": {"w_mosaic": 0.1, "w_benign": 0.9},
+    "iterations 400": {"iterations": 400},
+    "captions 1": {"captions": 1.0},
+    "captions 1, iterations 400": {"captions": 1.0, "iterations": 400},
 }
 
 

@@ -20,6 +20,7 @@ from scotoma.models.sample import sample
 from scotoma.records import Concept
 
 SHORT = SafeGenConfig(iterations=3, batch=4, steps=2, pictures=4, observe_every=0)
+HOT = dataclasses.replace(SHORT, mosaic="heat")
 CAT = [Concept("cat")]
 
 
@@ -241,7 +242,9 @@ def test_a_heat_is_asked_for_the_concept_by_its_name(sd1):
         asked.append(label)
         return torch.ones(pictures.shape[0], *pictures.shape[2:]).triu()
 
-    edit = safegen.run(sd1, [Concept("cat"), Concept("dog")], [""], dataclasses.replace(SHORT, pitch=4), heat=heat)
+    edit = safegen.run(
+        sd1, [Concept("cat"), Concept("dog")], [""], dataclasses.replace(SHORT, mosaic="heat", pitch=4), heat=heat
+    )
     # The pictures and their mosaics for what they show, each benign picture for both.
     assert asked[:4] == ["cat", "dog"] * 2 and asked.count("dog") == asked.count("cat")
     assert edit.header["config"]["mosaic"] == "heat"
@@ -254,7 +257,7 @@ def test_examples_are_what_was_learnt_from(sd1):
     def heat(pictures, label):
         return torch.ones(pictures.shape[0], *pictures.shape[2:]).triu() * (pictures.std() > 0)
 
-    edit = safegen.run(sd1, [Concept("cat"), Concept("dog")], [""], SHORT, seed=5, heat=heat)
+    edit = safegen.run(sd1, [Concept("cat"), Concept("dog")], [""], HOT, seed=5, heat=heat)
     shown = safegen.examples(sd1, edit, heat, count=2)
     assert [s.concept for s in shown] == ["cat", "dog"] and all(s.concept in s.prompt for s in shown)
     drawn = sample(sd1, [s.prompt for s in shown], [s.seed for s in shown], guidance=3.0, steps=2)
@@ -286,10 +289,10 @@ def test_pictures_in_which_the_concept_is_not_seen_are_left_out(sd1):
         seen.append(label)
         return torch.ones(1, *pictures.shape[2:]).triu() * (len(seen) != 2)  # not in the second picture
 
-    edit = safegen.run(sd1, CAT, [""], SHORT, heat=heat)
+    edit = safegen.run(sd1, CAT, [""], HOT, heat=heat)
     assert edit.header["figures"]["mosaic_area"]["left_out"] == 1
     with pytest.raises(UsageError, match="sees cat in none of 4"):
-        safegen.run(sd1, CAT, [""], SHORT, heat=lambda pictures, label: torch.zeros(1, *pictures.shape[2:]))
+        safegen.run(sd1, CAT, [""], HOT, heat=lambda pictures, label: torch.zeros(1, *pictures.shape[2:]))
 
 
 def test_a_style_is_drawn_as_a_style(sd1):

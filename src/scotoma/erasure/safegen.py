@@ -36,7 +36,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +62,9 @@ K_LEAST = 0.1
 class SafeGenConfig(TuningConfig):
     """What `run` may be told."""
 
+    SMALL_LR: ClassVar[float] = 1e-3
+
+    lr: float = field(default=0.0, metadata={"help": "of Adam; 0: 1e-5, or 1e-3 for networks below 100 M parameters"})
     target: Literal["paper_code", "exact_clamped"] = field(
         default="exact_clamped", metadata={"help": "how far towards the mosaic; paper_code: k = 1 at every time"}
     )
@@ -75,14 +78,11 @@ class SafeGenConfig(TuningConfig):
     teacher: bool = field(
         default=True, metadata={"help": "benign pictures keep the frozen network's prediction, not the noise itself"}
     )
-    w_mosaic: float = field(default=0.1, metadata={"help": "weight of the mosaic term"})
-    w_benign: float = field(default=0.9, metadata={"help": "weight of the benign term"})
-    mosaic: Literal["", "heat", "full", "blur"] = field(
-        default="",
-        metadata={
-            "help": "heat: cells where a classifier sees the concept; full: all of them; blur: no cells; empty: heat "
-            "where there is a classifier, else full"
-        },
+    w_mosaic: float = field(default=0.5, metadata={"help": "weight of the mosaic term"})
+    w_benign: float = field(default=0.5, metadata={"help": "weight of the benign term"})
+    mosaic: Literal["heat", "full", "blur"] = field(
+        default="full",
+        metadata={"help": "full: all of a picture; heat: cells where a classifier sees the concept; blur: no cells"},
     )
     pitch: int = field(
         default=0,
@@ -121,7 +121,7 @@ class SafeGenConfig(TuningConfig):
         self.require(0 <= self.captions <= 1, "captions", "from 0 to 1")
         self.require(self.errors in ("noise", "clean"), "errors", "noise or clean")
         self.require(self.target in ("paper_code", "exact_clamped"), "target", "paper_code or exact_clamped")
-        self.require(self.mosaic in ("", *KINDS), "mosaic", f"one of {', '.join(KINDS)}, or empty")
+        self.require(self.mosaic in KINDS, "mosaic", f"one of {', '.join(KINDS)}")
 
 
 def towards(config: SafeGenConfig, schedule: Schedule, t: Tensor, like: Tensor) -> Tensor:
@@ -270,7 +270,6 @@ def run(
     config = dataclasses.replace(
         config,
         benign=config.benign or (() if config.folder else tuple(retain)),
-        mosaic=config.mosaic or ("heat" if heat is not None else "full"),
     ).resolved(model, "selfattn")
     seen = material(unedited or model, concepts, config, seed, heat)
     frozen = model.denoiser()
