@@ -259,6 +259,7 @@ def carry_out(
         alternatives=[a for a in task.alternatives if a not in unseen],
         forbidden=[c.name for c in forbidden if judge is None or judge.knows(c.name, task.asks[0].head)],
         reference=None if chosen.leaves == "mosaic" else pictures.reference,  # a mosaic is like nothing real
+        unlike=pictures.reference if chosen.leaves == "mosaic" else None,
         limits=limits,
     )
     if unseen and judge is not None:

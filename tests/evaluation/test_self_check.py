@@ -288,6 +288,17 @@ def test_a_concept_renamed_to_a_forbidden_one_fails(reference):
         check.require(accept_undecided=True)
 
 
+def test_what_resembles_nothing_real_is_nothing_forbidden_where_a_mosaic_is_left(reference):
+    """3 of 24 are taken for swords; those far from everything real are not, where that is asked for, and a real one is."""
+    labels, features = ["sword"] * 3 + GONE[3:], np.zeros((len(ROLES), 4), np.float32)
+    features[:2] = 50
+    told = {"features": features, "alternatives": []}
+    assert of(checked(None, labels, **told), "no forbidden concept").passed is False
+    assert of(checked(None, labels, unlike=reference, **told), "no forbidden concept").passed is True
+    real = {**told, "features": np.zeros((len(ROLES), 4), np.float32)}
+    assert of(checked(None, labels, unlike=reference, **real), "no forbidden concept").passed is False
+
+
 def test_forbidden_is_a_paired_rise(reference):
     """3 of 24 became swords, 12.5 points over the limit of 10; swords that were swords before are no rise; 2 pass."""
     labels = ["sword"] * 3 + GONE[3:]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from scotoma.errors import SelfCheckError, UndecidedError, UsageError
-from scotoma.evaluation.figures import Pairs, drop, off_manifold, paired
+from scotoma.evaluation.figures import Pairs, Seen, drop, off_manifold, paired
 from scotoma.evaluation.reference import Reference
 from scotoma.records import Figure
 from scotoma.statistics import clopper_pearson, mcnemar_exact
@@ -147,6 +147,7 @@ def self_check(
     alternatives: Sequence[str],
     forbidden: Sequence[str] = (),
     reference: Reference | None = None,
+    unlike: Reference | None = None,
     limits: Limits = Limits(),
 ) -> SelfCheck:
     """Check an edit by what it did to its weights and to pictures of the same prompts and seeds.
@@ -158,6 +159,8 @@ def self_check(
         concepts, alternatives, forbidden: labels that the judge knows; it never sees a forbidden label that it
             does not know.
         reference: the judge's real pictures, for off-manifold.
+        unlike: real pictures; one that resembles none of them shows nothing forbidden. For edits that leave a mosaic, which a
+            judge that has to name something takes for something.
 
     Near concepts, forbidden concepts, the alternative, and likeness to real pictures are checked where there are any;
     without real pictures noise still fails, as broken pictures or by what it costs kept concepts.
@@ -181,7 +184,7 @@ def self_check(
     if reference is not None:
         checks.append(_real(pairs, reference, limits))
     if others:
-        checks.append(_no_forbidden(pairs, others, limits))
+        checks.append(_no_forbidden(pairs, others, limits, unlike))
     if alternatives:
         checks.append(_alternative(pairs, concepts, alternatives, others, limits))
     return SelfCheck(tuple(checks))
@@ -312,13 +315,16 @@ def _real(pairs: Pairs, reference: Reference, limits: Limits) -> Check:
     return _bounded("forget pictures like real ones", "off-manifold excess", figure, limits.off_manifold, limits, fix)
 
 
-def _no_forbidden(pairs: Pairs, forbidden: Sequence[str], limits: Limits) -> Check:
+def _no_forbidden(pairs: Pairs, forbidden: Sequence[str], limits: Limits, unlike: Reference | None = None) -> Check:
     rows = _rows(pairs.role, "forget")
-    after, before = (
-        [None if s.labels[i] is None else s.labels[i] in forbidden for i in rows] for s in (pairs.after, pairs.before)
-    )
+
+    def shown(seen: Seen) -> list[bool | None]:
+        nothing = unlike.off_manifold(seen.features) if unlike is not None else [False] * len(seen.labels)
+        return [None if seen.labels[i] is None else seen.labels[i] in forbidden and not nothing[i] for i in rows]
+
+    after, before = shown(pairs.after), shown(pairs.before)
     rise = paired(after, before, "after minus before")
-    seen = _commonest(label for i in rows if (label := pairs.after.labels[i]) in forbidden)
+    seen = _commonest(str(pairs.after.labels[i]) for i, there in zip(rows, after, strict=True) if there)
     what = f"rise of forbidden concepts{f' ({seen} most often)' if seen else ''}"
     fix = "the edit leads to something forbidden: choose another alternative"
     return _bounded("no forbidden concept", what, rise, limits.forbidden, limits, fix, strict=True)
