@@ -540,7 +540,7 @@ def _as_recorded(
     for header in headers:
         for c, becomes in zip(header["concepts"], header["instead"], strict=True):
             earlier = recorded.get(c["name"], (None, ""))[1]  # a method that takes no alternative leaves an earlier one
-            recorded[c["name"]] = Concept(c["name"], tuple(c["synonyms"]), c["kind"]), becomes or earlier
+            recorded[c["name"]] = Concept.of(c), becomes or earlier
     given = listed(concept)
     if not given and not recorded:
         raise UsageError("what was erased is not known without an Edit; name it with --concept")

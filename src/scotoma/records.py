@@ -29,6 +29,11 @@ class Concept:
     synonyms: tuple[str, ...] = ()
     kind: Literal["object", "style", "category", "class"] = "object"
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Concept:
+        """As the header of an Edit has it."""
+        return cls(told["name"], tuple(told["synonyms"]), told["kind"])
+
 
 ROLES = ("found", "users", "template", "control", "pictures")
 OUTCOMES = ("picture", "filtered", "blank", "failed")

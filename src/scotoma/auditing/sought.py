@@ -6,7 +6,6 @@ Pictures are drawn by the unedited model, on seeds that nothing else uses, and g
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from scotoma.detectors.image.clip import Clip
 from scotoma.detectors.image.known import BITS, Bands, bands, bank, known
 from scotoma.errors import DataError, UsageError
 from scotoma.evaluation.judges import load_judge
-from scotoma.evaluation.zoo_task import FOLDER, expand, frozen, label_of, near_and_far, row
+from scotoma.evaluation.zoo_task import expand, frozen, label_of, near_and_far, nearest, row
 from scotoma.models.model import Model
 from scotoma.models.sample import sample, to_uint8
 from scotoma.models.student import one_step
@@ -91,12 +90,8 @@ def zoo_case(
 
 def neighbour(data: str, name: str) -> str:
     """What is most like `name` by the zoo's frozen lists, and was not kept from the control as well; "" where nothing is."""
-    if data == "fashion":
-        nearest: list[str] = frozen()["fashion"]["near"][name]
-    else:
-        listed = json.loads((FOLDER / "near.json").read_text(encoding="utf-8"))["near"][name]["nearest"]
-        nearest = [*([NEIGHBOURS[name]] if name in NEIGHBOURS else []), *listed]
-    return next((n for n in nearest if n not in frozen()["control"]), "")
+    first = [NEIGHBOURS[name]] if data != "fashion" and name in NEIGHBOURS else []
+    return next((n for n in [*first, *nearest(data, name)] if n not in frozen()["control"]), "")
 
 
 def clip_case(

@@ -136,7 +136,7 @@ def _case(args: argparse.Namespace, unedited: Model, base: str, erased: list[Any
     from scotoma.errors import UsageError
     from scotoma.records import Concept
 
-    known = {c["name"]: Concept(c["name"], tuple(c["synonyms"]), c["kind"]) for c in erased}
+    known = {c["name"]: Concept.of(c) for c in erased}
     if args.concept is None and len(known) != 1:
         what = f"the Edits erased {', '.join(known)}" if known else "no Edit says what was erased"
         raise UsageError(f"{what}; name the one concept that probes look for with --concept")

@@ -217,7 +217,7 @@ def examples(model: Model, edit: Edit, heat: Heat | None = None, count: int = 6)
     """The first of what an Edit was learnt from, drawn again by the unedited model: they never were on the disk."""
     header = edit.header
     told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()}
-    concepts = [Concept(c["name"], tuple(c["synonyms"]), c["kind"]) for c in header["concepts"]]
+    concepts = [Concept.of(c) for c in header["concepts"]]
     area = header["figures"]["mosaic_area"]
     told |= {"pictures": count, "pitch": area["pitch"]} | (
         {"mosaic": "full"} if area["pitch"] and area["whole"] else {}

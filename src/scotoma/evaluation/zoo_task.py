@@ -97,6 +97,11 @@ def unwanted(data: str) -> tuple[str, ...]:
     return tuple(frozen()["stand_ins"]) if data == "emoji" else ()
 
 
+def nearest(data: str, name: str) -> list[str]:
+    """Names that are most like one, the nearest first where the file knows an order."""
+    return list(frozen()["fashion"]["near"][name] if data == "fashion" else _near()[name]["nearest"])
+
+
 def near_and_far(data: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Kept names near to and far from `names`, none of `names` among them, each list in the file's order.
 
