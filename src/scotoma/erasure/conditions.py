@@ -56,9 +56,8 @@ class Conditions:
 class Rows(NamedTuple):
     """N samples of one iteration, the kept ones first: what they are told, what their teacher is told, whether they are
     forgotten (N bool), become one condition alone, by that condition alone (N bool), or are led away from a negative prompt
-    (N bool), one over how many of their kind the
-    iteration has (N), noise z and e (N C H W), times t (N,), and two more even numbers in [0, 1) for each (N 2). For
-    guidance: whether the score, in its own training, is told no prompt (N bool), the condition of no prompt, and what the
+    (N bool), one over how many of their kind the iteration has (N), noise z and e (N C H W), times t (N,), and two more even
+    numbers in [0, 1) for each (N 2). For guidance: whether the score, in its own training, is told no prompt (N bool), the condition of no prompt, and what the
     teacher is guided away from."""
 
     told: Cond

@@ -60,9 +60,8 @@ class Triplets(NamedTuple):
     pitch: int
     whole: bool
     still_seen: float | None
-    shows: Sequence[
-        tuple[str, str, int]
-    ] = ()  # prompt or caption, concept and seed (in a folder: place) of the unwanted
+    # Prompt or caption, concept, and seed (in a folder: place) of each of the unwanted.
+    shows: Sequence[tuple[str, str, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,10 @@ def triplets(
 
     `kind` is heat (cells where `heat` is above its mean), full, or blur. `pitch` is that of `mosaic`; 0 with a `heat` is the
     finest, of the usual one and its doubles up to half of the picture, in which the concept is seen no more in 95 % of the
-    mosaics; where none is, all of the picture is covered: what a network learns to draw is to hide it. Pictures in a folder are told what a text file of the same name beside them says; without
-    one, unwanted pictures the concept and benign ones no prompt. Raises UsageError
-    without a heat where one is asked for, for several concepts with a folder, and where the heat finds the concept in no
-    picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
+    mosaics; where none is, all of the picture is covered: what a network learns to draw is to hide it. Pictures in a folder
+    are told what a text file of the same name beside them says; without one, unwanted pictures the concept and benign ones no
+    prompt. Raises UsageError without a heat where one is asked for, for several concepts with a folder, and where the heat
+    finds the concept in no picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
     """
     if kind == "heat" and heat is None:
         raise UsageError("safegen: nobody says where the concept is in a picture; set mosaic to full or blur")
@@ -174,11 +173,12 @@ def hidden(
     pitches = [pitch or pitch_of(height, width)]
     while hot is not None and not pitch and 4 * pitches[-1] <= min(height, width):  # two cells a side at least
         pitches.append(2 * pitches[-1])
-    there = torch.ones(len(pictures), dtype=torch.bool) if where is None else where.flatten(1).any(1)
-    tried = [(g, where is None) for g in pitches] + (
-        [(g, True) for g in pitches] if where is not None and not pitch else []
-    )
-    for g, whole in tried:
+    there = torch.ones(len(pictures), dtype=torch.bool, device=pictures.device)
+    tries = [(g, where is None) for g in pitches]
+    if where is not None:
+        there = where.flatten(1).any(1)
+        tries += [] if pitch else [(g, True) for g in pitches]
+    for g, whole in tries:
         covered = mosaic(pictures, None if whole else where, g)
         if whole:
             inside = there.view(-1, 1, 1, 1)

@@ -62,12 +62,13 @@ def groups_of(
     groups = []
     for key, heading in headings.items():
         pairs = [p for p in pictures if p.group == key]
+        if key == "mosaic" and not pairs:
+            continue
         if key == "mosaic":
-            if pairs:
-                what = "in which the concept is still seen"
-                marks = [what if p.verdict_after not in (None, "not seen") else "" for p in pairs]
-                found = _group(key, heading, pairs, marks, what, what, embedded)
-                groups.append(replace(found, summary=f"{_covered(covered)}. {found.summary}"))
+            what = "in which the concept is still seen"
+            marks = [what if p.verdict_after not in (None, "not seen") else "" for p in pairs]
+            found = _group(key, heading, pairs, marks, what, what, embedded)
+            groups.append(replace(found, summary=f"{_covered(covered)}. {found.summary}"))
         elif key == "concept":
             groups.append(_concept_group(heading, pairs, concept, {_same(name) for name in labels}, embedded))
         else:
