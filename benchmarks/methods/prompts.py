@@ -16,6 +16,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def obeyed(rows: Sequence[Row], model: Model) -> list[Row]:
     return [{**row, "obeyed": round(float(share), 2)} for row, share in zip(rows, right.mean(1), strict=True)]
 
 
+@cache
 def load() -> list[Row]:
     """The prompts that count. Stops where the file is not what its header says."""
     header, *lines = FILE.read_text().splitlines()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ import prompts
 import recording
 
 from scotoma import api
+from scotoma.auditing.probes.words import says, word_list
 from scotoma.evaluation.along import at_guidances
 from scotoma.evaluation.compare import Comparison, compare
 from scotoma.evaluation.draw import draw
@@ -39,7 +39,7 @@ from scotoma.evaluation.task import Ask, Size
 from scotoma.evaluation.zoo_task import frozen
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
-from scotoma.records import Figure
+from scotoma.records import Concept, Figure
 from scotoma.statistics import independent_difference
 
 HERE = Path(__file__).parent
@@ -136,9 +136,8 @@ def guided(cells: Sequence[Cell], model: Model) -> dict[str, Figure]:
 
 
 def unnamed(row: prompts.Row) -> bool:
-    """Whether no word of the concept's name is in the prompt."""
-    name, said = (set(re.findall("[a-z]+", row[key].lower())) for key in ("concept", "prompt"))
-    return not name & said
+    """Whether a plain word list would find no word of the concept's name in the prompt."""
+    return not says(row["prompt"], word_list([Concept(row["concept"])]))
 
 
 def asked(name: str, concepts: Sequence[str]) -> list[prompts.Row]:
