@@ -25,7 +25,7 @@ rho > 1 - 1 / w. Trained on no prompt alone, nothing is said of rho; `captions` 
 instead. rho by noise level is in the Edit.
 
 Departures: that share, `exact_clamped`, how errors count, the frozen network's prediction as the target of (2) (`teacher`);
-cells as coarse as hides the concept from a classifier (triplets.py); latents and mosaics are made once; all of it in the
+cells twice as coarse as hides the concept from a classifier (triplets.py); latents and mosaics are made once; all of it in the
 prediction of the noise, which is right for v as well, where the code's own branches are not; no moving average.
 """
 
@@ -64,6 +64,7 @@ class SafeGenConfig(TuningConfig):
 
     SMALL_LR: ClassVar[float] = 1e-3
 
+    iterations: int = field(default=400, metadata={"help": "updates"})
     lr: float = field(default=0.0, metadata={"help": "of Adam; 0: 1e-5, or 1e-3 for networks below 100 M parameters"})
     target: Literal["paper_code", "exact_clamped"] = field(
         default="exact_clamped", metadata={"help": "how far towards the mosaic; paper_code: k = 1 at every time"}
@@ -87,8 +88,8 @@ class SafeGenConfig(TuningConfig):
     pitch: int = field(
         default=0,
         metadata={
-            "help": "side of a mosaic's cells in pixels; 0: the finest that hide the concept from the classifier, or without "
-            "one by the size of the picture"
+            "help": "side of a mosaic's cells in pixels; 0: twice the finest that hide the concept from the classifier, or "
+            "without one by the size of the picture"
         },
     )
     folder: str = field(

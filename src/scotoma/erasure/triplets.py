@@ -88,8 +88,9 @@ def triplets(
     """Unwanted pictures of each of `shown` in turn, and benign ones of each prompt in turn ("" is no prompt).
 
     `kind` is heat (cells where `heat` is above its mean), full, or blur. `pitch` is that of `mosaic`; 0 with a `heat` is the
-    finest, of the usual one and its doubles up to half of the picture, in which the concept is seen no more in 95 % of the
-    mosaics; where none is, all of the picture is covered: what a network learns to draw is to hide it. Pictures in a folder
+    one above the finest, of the usual one and its doubles up to half of the picture, in which the concept is seen no more in
+    95 % of the mosaics; where none is, all of the picture is covered: what a network learns to draw is to hide it, from more
+    eyes than those of one classifier. Pictures in a folder
     are told what a text file of the same name beside them says; without one, unwanted pictures the concept and benign ones no
     prompt. Raises UsageError without a heat where one is asked for, for several concepts with a folder, and where the heat
     finds the concept in no picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
@@ -160,8 +161,8 @@ class Hidden(NamedTuple):
 def hidden(
     pictures: Tensor, where: Tensor | None, kind: str, pitch: int, hot: Callable[[Tensor], Tensor] | None
 ) -> Hidden:
-    """Covered by cells of `pitch`, or as fine as `hot` (N 3 H W to N H W) sees nothing in any more in all but 5 %: first where
-    `where` is hot, then all of the pictures in which it is anywhere."""
+    """Covered by cells of `pitch`, or twice those in which `hot` (N 3 H W to N H W) sees nothing any more in all but 5 %, as
+    others see more than it does: first where `where` is hot, then all of the pictures in which it is anywhere."""
 
     def seen(covered: Covered) -> Tensor | None:
         return None if hot is None else hot(covered.pictures).flatten(1).any(1)
@@ -178,15 +179,20 @@ def hidden(
     if where is not None:
         there = where.flatten(1).any(1)
         tries += [] if pitch else [(g, True) for g in pitches]
-    for g, whole in tries:
+
+    def by(g: int, whole: bool) -> Hidden:
         covered = mosaic(pictures, None if whole else where, g)
         if whole:
             inside = there.view(-1, 1, 1, 1)
             covered = Covered(torch.where(inside, covered.pictures, pictures), covered.mask & inside[:, 0])
-        found = Hidden(covered, g, seen(covered), whole)
+        return Hidden(covered, g, seen(covered), whole)
+
+    for g, whole in tries:
+        found = by(g, whole)
         if found.still is None or not bool(there.any()) or float(found.still[there].float().mean()) <= SEEN:
             break
-    return found
+    coarser = min(2 * found.pitch, pitches[-1])
+    return by(coarser, found.whole) if coarser > found.pitch else found
 
 
 def _area(pictures: Tensor, heats: Sequence[Tensor], pitch: int, whole: bool) -> float:
