@@ -43,6 +43,7 @@ from scotoma.records import Concept, Figure
 from scotoma.statistics import independent_difference
 
 HERE = Path(__file__).parent
+PICTURES = arms.CACHE / "pictures"
 FIRST_SEED, SEED_STEP, PROMPT_SEED = 7_000_000, 10_000, 7_500_000
 SIZE, STEPS = Size(104, 64, 320), 10
 GUIDANCES = (1.0, 3.0, 5.0, 7.5)
@@ -65,7 +66,7 @@ class Cell:
 def examine(arm: str, made: arms.Made, erasure: arms.Erasure, seed: int, model: Model) -> Cell:
     task = erasure.task(SIZE, FIRST_SEED + SEED_STEP * seed)
     print(f"{arm}, {erasure.label}, seed {seed}: {made.seconds:.0f} s", file=sys.stderr)
-    seen = compare(model, made.model, task, load_judge("emoji", "b"), steps=STEPS, folder=arms.CACHE / "pictures")
+    seen = compare(model, made.model, task, load_judge("emoji", "b"), steps=STEPS, folder=PICTURES)
     return Cell(arm, erasure, seed, made, seen)
 
 
@@ -153,7 +154,7 @@ def labels_of(cell: Cell, rows: Sequence[prompts.Row], count: int, first: int) -
     turn = [rows[i % len(rows)] for i in range(count)]
     asks = [Ask(r["prompt"], seed + i, "forget", r["concept"]) for i, r in enumerate(turn)]
     heads = ["style" if a.wanted in styles else "name" for a in asks]
-    return list(judge.sees(draw(cell.made.model, asks, steps=STEPS), heads).labels)
+    return list(judge.sees(draw(cell.made.model, asks, steps=STEPS, folder=PICTURES), heads).labels)
 
 
 def worded(cells: Sequence[Cell]) -> dict[str, Figure]:
