@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import time
 
 import pytest
@@ -245,3 +246,30 @@ def test_a_long_word_takes_time_in_proportion(word: str) -> None:
     begun = time.process_time()
     refused(word)
     assert time.process_time() - begun < 5
+
+
+# ---------------------------------------------------------------------------------------- short cuts, against plain forms
+
+TRICKY = st.text(st.sampled_from("abcilILst 01345@$|!-_.\u0456\u00e9\u200b"), max_size=40)
+
+
+@given(st.one_of(TRICKY, st.text(max_size=40)))
+def test_readings_are_those_of_every_base_and_run(text: str) -> None:
+    """In full: each of three bases, with stretched letters as one and as two."""
+    folded = bounds._folded(text)
+    leet = folded.translate(bounds._LEET)
+    bases = [folded]
+    if leet != folded or set(bounds._BARS) & set(folded):
+        bases += [re.sub(r"[1!|]", letter, leet) for letter in "il"]
+    plain = [" ".join(bounds._WORD.findall(bounds._MINOR_AGE.sub(f" {MINOR_AGE} ", folded)))]
+    for base in bases:
+        for run in (r"\1", r"\1\1"):
+            words = bounds._WORD.findall(re.sub(r"(.)\1{2,}", run, base))
+            plain += [" ".join(words), " ".join(bounds._glued(words))]
+    assert bounds._readings(text) == list(dict.fromkeys(plain))
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_plain_ascii_is_folded_as_all_else_is(text: str) -> None:
+    """A letter with an accent behind it sends it the long way: its "e" is cut off again."""
+    assert bounds._folded(text) == bounds._folded(f"{text}\u00e9")[:-1]

@@ -122,6 +122,7 @@ _MINOR_AGE = re.compile(
     rf"|\bage[ds]?\W+(?:of\W+)?{_AGE}\b"
 )
 _WORD = re.compile(rf"{MINOR_AGE}|[^\W_]+")
+_STRETCHED = re.compile(r"(.)\1{2,}")  # letters: three or more stand for one or two
 
 
 def check_text(text: str, *, what: str) -> None:
@@ -234,11 +235,12 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 class _Parts(NamedTuple):
-    """The patterns of a side that can stand inside a word: whole words, stems, and an expression that matches where a stem
+    """The patterns of a side that can stand inside a word: whole words, stems, both, and an expression that matches where a stem
     begins."""
 
     whole: tuple[str, ...]
     stems: tuple[str, ...]
+    both: tuple[str, ...]
     begins: re.Pattern[str]
 
 
@@ -247,7 +249,8 @@ def _parts(patterns: tuple[str, ...]) -> _Parts:
     alone = [p for p in patterns if " " not in p]
     stems = tuple(p[:-1] for p in alone if p.endswith("*"))
     begins = "|".join(map(re.escape, stems)) or "(?!)"
-    return _Parts(tuple(p for p in alone if not p.endswith("*")), stems, re.compile(f"(?={begins})"))
+    whole = tuple(p for p in alone if not p.endswith("*"))
+    return _Parts(whole, stems, whole + stems, re.compile(f"(?={begins})"))
 
 
 _LEAST = 3  # letters of either part of a joined word
@@ -261,6 +264,8 @@ def _joined(word: str, rule: Rule) -> bool:
 
 def _follows(word: str, first: _Parts, then: _Parts) -> bool:
     """Whether there is a cut before which `first` matches and behind which `then` does."""
+    if not word.startswith(first.both):  # as most words do not
+        return False
     ends = {len(w) for w in first.whole if word.startswith(w)}
     from_here = min((len(s) for s in first.stems if word.startswith(s)), default=len(word))  # a stem matches at any end
     cuts = {len(word) - len(w) for w in then.whole if word.endswith(w)}
@@ -277,9 +282,9 @@ def _readings(text: str) -> list[str]:
     if leet != folded or any(bar in folded for bar in _BARS):
         bases += [functools.reduce(lambda t, bar: t.replace(bar, letter), _BARS, leet) for letter in "il"]
     readings = [" ".join(_WORD.findall(_MINOR_AGE.sub(f" {MINOR_AGE} ", folded)))]
-    for base in bases:
-        for run in (r"\1", r"\1\1"):  # stretched letters: three or more stand for one or two
-            words = _WORD.findall(re.sub(r"(.)\1{2,}", run, base))
+    for base in dict.fromkeys(bases):
+        for plain in dict.fromkeys(_STRETCHED.sub(run, base) for run in (r"\1", r"\1\1")):
+            words = _WORD.findall(plain)
             readings += [" ".join(words), " ".join(_glued(words))]
     return list(dict.fromkeys(readings))
 
@@ -303,6 +308,8 @@ def _glued(words: Sequence[str]) -> list[str]:
 
 def _folded(text: str) -> str:
     """Lower case, no accents, no invisible characters, look-alikes as Latin letters."""
+    if text.isascii():
+        return text.lower()  # the same: it has none of these
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     seen = "".join(c for c in decomposed if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
     return seen.translate(LOOK_ALIKES)

@@ -73,7 +73,7 @@ def test_cells_are_twice_as_coarse_as_hides_the_concept(kind):
     assert hidden(pictures, None, "full", 4, seen_above(1.0)).pitch == 4  # one's own stays
     if kind == "heat":
         assert not hidden(pictures, where, "heat", 4, seen_above(1.0)).whole
-    assert hidden(pictures, None, "full", 0, None)[1:3] == (4, None)  # nobody looks
+    assert hidden(pictures, None, "full", 0, None)[1:3] == (16, None)  # nobody looks
     assert hidden(pictures, None, "blur", 0, None).pitch == 0
 
 
@@ -227,7 +227,7 @@ def test_only_self_attention_changes_and_the_edit_says_what_was_covered(sd1):
         "unwanted": 1.0,
         "benign": None,
         "left_out": 0,
-        "pitch": 4,
+        "pitch": 8,
         "whole": True,
         "still_seen": None,
     }

@@ -131,6 +131,12 @@ def test_readings_are_few_and_open_with_the_text() -> None:
     assert len(readings("&#98; %62 \\x62 YSBib21i 626f6d62")) <= 10
 
 
+@pytest.mark.parametrize("one", ["b\x01omb", "&#98;omb", "%62omb", r"\x62omb", b64("bomb"), "626f6d62"])
+def test_one_coding_is_enough_to_be_decoded(one: str) -> None:
+    """Texts in which nothing is coded are not decoded three times; each step alone has to be noticed."""
+    assert readings(one) == (one, "bomb")
+
+
 # ------------------------------------------------------------------------------------------------------------ rewriting
 
 REWRITING = """

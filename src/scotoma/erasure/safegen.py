@@ -89,7 +89,7 @@ class SafeGenConfig(TuningConfig):
         default=0,
         metadata={
             "help": "side of a mosaic's cells in pixels; 0: twice the finest that hide the concept from the classifier, or "
-            "without one by the size of the picture"
+            "without one half of the picture"
         },
     )
     folder: str = field(

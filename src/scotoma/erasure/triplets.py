@@ -90,7 +90,7 @@ def triplets(
     `kind` is heat (cells where `heat` is above its mean), full, or blur. `pitch` is that of `mosaic`; 0 with a `heat` is the
     one above the finest, of the usual one and its doubles up to half of the picture, in which the concept is seen no more in
     95 % of the mosaics; where none is, all of the picture is covered: what a network learns to draw is to hide it, from more
-    eyes than those of one classifier. Pictures in a folder
+    eyes than those of one classifier. 0 without a `heat` is half of the picture. Pictures in a folder
     are told what a text file of the same name beside them says; without one, unwanted pictures the concept and benign ones no
     prompt. Raises UsageError without a heat where one is asked for, for several concepts with a folder, and where the heat
     finds the concept in no picture; DataError for a folder that holds no pictures, BoundsError for a caption that bounds.py refuses.
@@ -162,7 +162,8 @@ def hidden(
     pictures: Tensor, where: Tensor | None, kind: str, pitch: int, hot: Callable[[Tensor], Tensor] | None
 ) -> Hidden:
     """Covered by cells of `pitch`, or twice those in which `hot` (N 3 H W to N H W) sees nothing any more in all but 5 %, as
-    others see more than it does: first where `where` is hot, then all of the pictures in which it is anywhere."""
+    others see more than it does: first where `where` is hot, then all of the pictures in which it is anywhere. Without
+    `hot` by the coarsest."""
 
     def seen(covered: Covered) -> Tensor | None:
         return None if hot is None else hot(covered.pictures).flatten(1).any(1)
@@ -172,8 +173,10 @@ def hidden(
         return Hidden(covered, 0, seen(covered), True)
     height, width = pictures.shape[2:]
     pitches = [pitch or pitch_of(height, width)]
-    while hot is not None and not pitch and 4 * pitches[-1] <= min(height, width):  # two cells a side at least
+    while not pitch and 4 * pitches[-1] <= min(height, width):  # two cells a side at least
         pitches.append(2 * pitches[-1])
+    if hot is None:  # nobody says what hides it
+        pitches = pitches[-1:]
     there = torch.ones(len(pictures), dtype=torch.bool, device=pictures.device)
     tries = [(g, where is None) for g in pitches]
     if where is not None:

@@ -323,7 +323,7 @@ class Guard:
             return Decision(
                 "limits", "refuse", "hit", too_long(most), reason=f"{len(whole):,} characters, at most {most:,}"
             )
-        for part in dict.fromkeys(reading for text in parts for reading in readings(text)):
+        for part in dict.fromkeys(reading for text in dict.fromkeys(parts) for reading in readings(text)):
             if until is not None and time.monotonic() > until:
                 told = sentence(stage, "refuse", "failure", "")
                 return Decision(stage, "refuse", "failure", told, reason="the deadline had passed before it was read")

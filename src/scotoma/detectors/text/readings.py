@@ -25,6 +25,8 @@ def readings(text: str) -> tuple[str, ...]:
     """The text itself, then each decoding that changes it, then what all of them leave of it."""
     steps = (_controls, _references, _percent, _escapes, _from_base64, _from_hex)
     found = [text, *(undo(text) for undo in steps)]
+    if all(undone == text for undone in found):
+        return (text,)
     whole = text
     for _ in range(ROUNDS):
         for undo in steps:
