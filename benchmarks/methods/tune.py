@@ -40,9 +40,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lr 3e-4": {"lr": 3e-4},
     "lr 2e-3": {"lr": 2e-3},
     "w_mosaic 0.1": {"w_mosaic": 0.1, "w_benign": 0.9},
-    "iterations 400": {"iterations": 400},
+    "iterations 200": {"iterations": 200},
     "captions 1": {"captions": 1.0},
-    "captions 1, iterations 400": {"captions": 1.0, "iterations": 400},
+    "pitch 8": {"pitch": 8},
 }
 
 
