@@ -29,7 +29,7 @@ import recording
 
 from scotoma import api
 from scotoma.auditing.likelihood import lowered, null_losses
-from scotoma.auditing.probes import PROBES, SUITES
+from scotoma.auditing.probes import PROBES, QUICK_SECONDS, SUITES
 from scotoma.auditing.probes.contract import Budget
 from scotoma.auditing.recovery import recover
 from scotoma.auditing.recovery_figures import table
@@ -41,7 +41,9 @@ from scotoma.records import Figure
 
 HERE = Path(__file__).parent
 STEPS = 10
-MATRIX = Budget(queries=24, seconds=420.0, together=420.0, sampling=STEPS)  # the quick suite shares its time
+MATRIX = Budget(
+    queries=24, seconds=QUICK_SECONDS, together=QUICK_SECONDS, sampling=STEPS
+)  # the quick suite shares its time
 FULL = dataclasses.replace(MATRIX, together=None)
 PROBED = Budget(queries=52, seconds=3600.0, sampling=STEPS)
 SEARCHED = Budget(queries=16, seconds=3600.0, sampling=STEPS)

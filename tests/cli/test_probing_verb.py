@@ -68,3 +68,12 @@ def test_without_a_clip_nobody_sees(files, tmp_path, capsys):
     call = asked(files, tmp_path, "--probes", "trajectory", "--concept", "cat")
     k = call.index("--clip")
     assert main(call[:k] + call[k + 2 :]) != 0 and "--clip" in capsys.readouterr().err
+
+
+def test_the_quick_suite_shares_its_time(files, tmp_path, monkeypatch):
+    """420 s of all its probes on a model, unless each has its own; other probes have 120 s each."""
+    spent = []
+    monkeypatch.setattr("scotoma.auditing.recovery.recover", lambda *args, **_: spent.append(args[4]))
+    for k, more in enumerate((["quick"], ["quick", "--probe-seconds", "30"], ["trajectory"])):
+        main(asked(files, tmp_path / str(k), "--concept", "cat", "--neighbour", "dog", "--probes", *more))
+    assert [(b.seconds, b.together) for b in spent] == [(420.0, 420.0), (30.0, None), (120.0, None)]

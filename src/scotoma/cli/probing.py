@@ -48,9 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--probe-seconds",
         type=float,
-        default=120.0,
         metavar="S",
-        help="of each probe on each model, at most (default 120)",
+        help="of each probe on each model, at most (default 120; of quick, 420 of all together)",
     )
     group.add_argument("--probe-steps", type=int, metavar="N", help="updates of a probe that trains (default: its own)")
 
@@ -77,7 +76,7 @@ def check(args: argparse.Namespace) -> None:
 
 def probe(args: argparse.Namespace, run: Run) -> None:
     """Run the probes on the models of an audit; records go into its folder, where its report finds them."""
-    from scotoma.auditing.probes import chosen
+    from scotoma.auditing.probes import QUICK_SECONDS, chosen
     from scotoma.auditing.probes.contract import Budget
     from scotoma.auditing.recovery import recover
     from scotoma.auditing.run import PROBES
@@ -100,13 +99,15 @@ def probe(args: argparse.Namespace, run: Run) -> None:
     control = _control(args, base, case.sought.concept.name)
     if control is not None:
         models[CONTROL] = source.load(control, args)
+    together = QUICK_SECONDS if args.probes == "quick" and args.probe_seconds is None else None
     budget = Budget(
         args.queries,
-        args.probe_seconds,
+        next(s for s in (args.probe_seconds, together, 120.0) if s is not None),
         args.probe_steps,
         STEPS if args.steps is None else args.steps,
         args.guidance,
         args.batch_size,
+        together,
     )
     if case.no_near:
         print(case.no_near, file=sys.stderr)

@@ -216,6 +216,7 @@ PROBES: dict[str, Probe] = {
 }
 
 QUICK = ("synonyms", "token_search", "one_vector", "ddim_inversion", "initial_noise", "sdedit")
+QUICK_SECONDS = 420.0  # of the quick suite on one model
 SUITES: dict[str, tuple[str, ...]] = {"quick": QUICK, "full": tuple(PROBES)}
 
 
