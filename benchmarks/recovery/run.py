@@ -41,9 +41,7 @@ from scotoma.records import Figure
 
 HERE = Path(__file__).parent
 STEPS = 10
-MATRIX = Budget(
-    queries=24, seconds=QUICK_SECONDS, together=QUICK_SECONDS, sampling=STEPS
-)  # the quick suite shares its time
+MATRIX = Budget(queries=24, seconds=QUICK_SECONDS, together=QUICK_SECONDS, sampling=STEPS)
 FULL = dataclasses.replace(MATRIX, together=None)
 PROBED = Budget(queries=52, seconds=3600.0, sampling=STEPS)
 SEARCHED = Budget(queries=16, seconds=3600.0, sampling=STEPS)

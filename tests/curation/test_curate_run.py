@@ -137,6 +137,9 @@ def test_a_rate_without_duplicates_is_clopper_pearson():
     f = contamination.rate(3, 40, np.ones(40))
     assert (f.low, f.high) == pytest.approx(clopper_pearson(3, 40))
     assert contamination.rate(0, 0, np.zeros(0)).value is None
+    known = Counted(90, 100), Counted(80, 100)  # a fifth of what has nothing is flagged as well
+    assert "false alarms" in contamination.corrected(3, 40, np.ones(40), 0, *known).note
+    assert contamination.corrected(20, 40, np.ones(40), 0, *known).note == ""
 
 
 def test_any_category_is_flagged_clear_undecided_or_not_asked():

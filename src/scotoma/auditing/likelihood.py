@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scotoma.auditing.probes.contract import in_many_steps, latents_of
+from scotoma.auditing.probes.contract import of_many_steps, latents_of
 from scotoma.models.model import Model
 from scotoma.models.sample import at_once, initial_noise
 from scotoma.records import Figure
@@ -43,7 +43,7 @@ class Losses(NamedTuple):
 
 def null_losses(model: Model, unedited: Model, pictures: np.ndarray, kept: np.ndarray) -> Losses:
     """Of the same number of `pictures` of the concept and `kept` ones, uint8 N H' W' 3; a student is of `unedited`."""
-    many = in_many_steps(model, unedited)
+    many = of_many_steps(model, unedited)
     return Losses(null_loss(many, pictures), null_loss(many, kept))
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 import scotoma
 from scotoma.auditing.probes import PROBES, Probe
 from scotoma.auditing.probes import probe as find_probe
-from scotoma.auditing.probes.contract import ENDED, Budget, Made, Sought, in_many_steps
+from scotoma.auditing.probes.contract import ENDED, Budget, Made, Sought, of_many_steps
 from scotoma.bounds import check_text
 from scotoma.detectors.contract import FLAGGED, Detector
 from scotoma.detectors.image.known import NEAR_COPY
@@ -133,7 +133,7 @@ def _try(
         if not probe.fits(bool(model.labels)):
             raise UsageError(f"it is for models that are told {probe.tells}")
         if probe.many_steps:
-            model = in_many_steps(model, sought.unedited)
+            model = of_many_steps(model, sought.unedited)
         if probe.given == "pictures" and not len(sought.pictures):
             raise UsageError("it needs pictures of the concept, and the unedited model drew none that show it")
         probe.run(model, sought, config, budget, kept, seed=run, folder=state)

@@ -15,7 +15,7 @@ import numpy as np
 
 from scotoma.detectors.card import Card
 from scotoma.records import Figure
-from scotoma.statistics import Counted, clustered_prevalence
+from scotoma.statistics import Counted, beyond, clustered_prevalence
 from scotoma.statistics.clustered import beta_interval, worth
 
 ANY = "any"
@@ -101,4 +101,4 @@ def corrected(
     if math.isnan(i.value):
         note = "no prevalence fits the rate and how often the detector is right"
         return Figure(None, n, undecided=undecided, interval=CORRECTED, note=note)
-    return Figure(i.value, n, i.low, i.high, undecided, CORRECTED)
+    return Figure(i.value, n, i.low, i.high, undecided, CORRECTED, beyond(hits / n, sensitivity, specificity))

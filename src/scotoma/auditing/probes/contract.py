@@ -183,7 +183,7 @@ def needs_many_steps(model: Model, what: str) -> None:
         )
 
 
-def in_many_steps(model: Model, unedited: Model) -> Model:
+def of_many_steps(model: Model, unedited: Model) -> Model:
     """`model`; of a one-call student, its weights under the scheduler of the model that it was made from, with that one's reading
     of the time and its guidance: whoever has both models can do that. Raises UsageError where `unedited` draws in one call."""
     if not one_step(model.scheduler):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, in_many_steps
+from scotoma.auditing.probes.contract import Budget, Made, Records, Sought, of_many_steps
 from scotoma.errors import UsageError
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
@@ -39,7 +39,7 @@ def probe(
     """A variant for each number of steps, unguided and guided, under the name; of a student also with the time given back."""
     ways = {"": model}
     if one_step(model.scheduler):
-        ways = {", time given back": in_many_steps(model, sought.unedited), "": as_multistep(model, sought.unedited)}
+        ways = {", time given back": of_many_steps(model, sought.unedited), "": as_multistep(model, sought.unedited)}
     w = budget.guided(sought.unedited)
     guidances = {"guided": w} if w == 1.0 else {"unguided": 1.0, "guided": w}
     seeds, asked = budget.seeds(seed), [sought.asked(model)] * budget.queries

@@ -39,7 +39,7 @@ from scotoma.auditing.probes.contract import (
     Records,
     Sought,
     drawn,
-    in_many_steps,
+    of_many_steps,
     in_time,
     in_turn,
 )
@@ -388,7 +388,7 @@ def taken_for_it(
     knows = sought.unedited
     look()
     aim = goal(knows, sought.asked(knows), config.states, seed=seed, guidance=budget.guidance)
-    order = losses(in_many_steps(model, knows), aim, prompts, look).argsort(stable=True).tolist()
+    order = losses(of_many_steps(model, knows), aim, prompts, look).argsort(stable=True).tolist()
     if sought.log_odds is None:
         return [prompts[i] for i in order[: config.found]]
     best = [prompts[i] for i in order[: TRIED * config.found]]
