@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scotoma.auditing.probes.contract import of_many_steps, latents_of
+from scotoma.auditing.probes.contract import latents_of, of_many_steps
 from scotoma.models.model import Model
 from scotoma.models.sample import at_once, initial_noise
 from scotoma.records import Figure

@@ -39,9 +39,9 @@ from scotoma.auditing.probes.contract import (
     Records,
     Sought,
     drawn,
-    of_many_steps,
     in_time,
     in_turn,
+    of_many_steps,
 )
 from scotoma.auditing.probes.words import says, word_list
 from scotoma.bounds import check_text
