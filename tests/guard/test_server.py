@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import hashlib
@@ -27,6 +28,7 @@ from scotoma.guard.eyes import make_eye
 from scotoma.guard.log import AuditLog, open_log, read_log
 from scotoma.guard.server_door import Key, Limits, read_keys
 from scotoma.guard.server_work import Settings
+from scotoma.guard.serving import _listen
 
 LOOKS = "{detector: constant, options: {score: 0}, categories: {anything: violent}}"
 POLICY = f"""
@@ -466,6 +468,26 @@ def test_moderation_of_what_nobody_can_read_is_no_result() -> None:
         part = [{"type": "image_url", "image_url": {"url": png(np.full((2, 2, 3), 9, np.uint8))}}]
         status, headers, told = server.ask("/v1/moderations", {"input": part})
         assert status == 503 and headers["retry-after"] == "1" and "have died" in told["error"]["message"]
+
+
+def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_headers() -> None:
+    """Connections of the socket that `serve` listens at have Nagle's algorithm off."""
+
+    async def accepted() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = _listen("127.0.0.1", 0)
+        async with await asyncio.start_server(look, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            nodelay = await found
+            writer.close()
+        return nodelay
+
+    assert asyncio.run(accepted()) == 1
 
 
 def test_metrics_count_decisions_and_answers(served: Running) -> None:
