@@ -77,9 +77,16 @@ def five(cells: Sequence[Cell], *, mosaic: bool) -> dict[str, Figure]:
     """The five figures of one arm over tasks and seeds, n pooled; "looks mosaicked" where that is what should be left."""
     seen = [c.seen for c in cells]
     told = {**pooling.five(seen), "redirected": pooling.share([pooling.redirected(s) for s in seen])}
+    told["plainly_shown"] = pooling.share([plainly_shown(s) for s in seen])
     if mosaic:
         told["looks_mosaicked"] = pooling.share([blocks(c) for c in cells])
     return told
+
+
+def plainly_shown(seen: Comparison) -> list[bool]:
+    """Of each picture that asks for a concept: the judge sees it there, in a picture that resembles a real one. A judge names
+    something in coloured squares as well, and squares in the place of a concept share its colours."""
+    return [not (a or b) for a, b in zip(pooling.gone(seen), pooling.off_manifold(seen, after=True), strict=True)]
 
 
 def blocks(cell: Cell) -> list[bool]:
