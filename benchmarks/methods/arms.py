@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from erasures import Erasure
 from keeping import Kept, kept
 
@@ -21,10 +22,15 @@ from scotoma.erasure.all_but_one import AllButOneConfig
 from scotoma.erasure.concept_ablation import ConceptAblationConfig
 from scotoma.erasure.edit import Edit
 from scotoma.erasure.esd import ESDConfig
+from scotoma.erasure.mosaic import blur, mosaic
 from scotoma.erasure.safegen import SafeGenConfig
 from scotoma.erasure.uce import UCEConfig
+from scotoma.evaluation.compare import Comparison
+from scotoma.evaluation.judges.judge import Judge
 from scotoma.evaluation.look import named
+from scotoma.evaluation.zoo_task import frozen
 from scotoma.models.model import Model
+from scotoma.models.sample import to_uint8
 from scotoma.models.sld import SLD
 
 CACHE = Path(__file__).parents[2] / "build/benchmarks/methods"
@@ -88,6 +94,16 @@ class Made:
     def pitch(self) -> int:
         """Of the mosaics that the last stage learnt to draw."""
         return int(self.stages[-1].edit.header["figures"]["mosaic_area"]["pitch"])
+
+
+def hidden(seen: Comparison, pitch: int, judge: Judge) -> list[bool]:
+    """Of each of the unedited model's pictures of a concept, under the mosaic that is learnt: the judge does not see the
+    concept there. As much as can be forgotten where a network draws nothing but these mosaics; pitch 0 is a blur."""
+    chosen = [i for i, role in enumerate(seen.roles) if role == "forget"]
+    pictures = torch.from_numpy(seen.before[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    covered = (mosaic(pictures, pitch=pitch) if pitch else blur(pictures)).pictures
+    heads = ["style" if seen.task.asks[i].wanted in frozen()["styles"] else "name" for i in chosen]
+    return [label not in seen.task.concepts for label in judge.sees(to_uint8(covered), heads).labels]
 
 
 def make(arm: str, model: Model, erasure: Erasure, seed: int) -> Made:

@@ -80,6 +80,8 @@ def five(cells: Sequence[Cell], *, mosaic: bool) -> dict[str, Figure]:
     told["plainly_shown"] = pooling.share([plainly_shown(s) for s in seen])
     if mosaic:
         told["looks_mosaicked"] = pooling.share([blocks(c) for c in cells])
+        judge = load_judge("emoji", "b")
+        told["forgotten_at_most"] = pooling.share([arms.hidden(c.seen, c.made.pitch, judge) for c in cells])
     return told
 
 

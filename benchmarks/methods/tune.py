@@ -3,7 +3,8 @@
     python benchmarks/methods/tune.py            # writes results/safegen_tuning.json, best first; a killed run goes on
 
 An object and a stand-in category of frozen.json's tuning tasks, one seed, judge A, guidance 3, 10 steps. A setting's score is
-forgotten - near drop - 2 x far drop, averaged over the tasks; `covered` says how coarse the cells had to be, and how often the
+forgotten - near drop - 2 x far drop, averaged over the tasks; `forgotten_at_most` is what the judge makes of the mosaics themselves,
+all of a picture covered; `covered` says how coarse the cells had to be, and how often the
 classifier of names still sees the concept in what the network learns to draw. The core table uses other concepts, seeds and judge B.
 """
 
@@ -43,16 +44,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "iterations 200": {"iterations": 200},
     "captions 1": {"captions": 1.0},
     "pitch 8": {"pitch": 8},
+    "pitch 32": {"pitch": 32},
+    "pitch 32, captions 1": {"pitch": 32, "captions": 1.0},
 }
 
 
 def measured(config: Any, model: Model, erasure: arms.Erasure) -> dict[str, Any]:
     """What judge A sees of one setting on one task."""
     made, judge = arms.made_by([("safegen", config)], model, erasure, SEED), load_judge("emoji", "a")
-    seen = compare(model, made.model, erasure.task(SIZE, FIRST_SEED), judge, steps=STEPS)
+    seen = compare(model, made.model, erasure.task(SIZE, FIRST_SEED), judge, steps=STEPS, folder=arms.CACHE / "pictures")
     forget = [role == "forget" for role in seen.roles]
     told = {
         "forgotten": pooling.share([pooling.gone(seen)]),
+        "forgotten_at_most": pooling.share([arms.hidden(seen, made.pitch, judge)]),
         "near_drop": pooling.role_drop([seen], "near"),
         "far_drop": pooling.role_drop([seen], "far"),
         **at_guidances(made.model, seen.task, judge, [1.0, 7.5], steps=STEPS),
