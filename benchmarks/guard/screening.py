@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 from recording import number
 
 from scotoma.curation.run import AT_ONCE, curate
+from scotoma.curation.screen import Each
 from scotoma.detectors.contract import Detector
 from scotoma.guard.elsewhere import policy_detectors
 from scotoma.guard.policy import load_policy
@@ -80,9 +82,11 @@ def measure(folder: Path, count: int) -> dict[str, Figure]:
     threads = torch.get_num_threads()
     for n, suffix in ((threads, ""), (1, "_one_thread")):
         torch.set_num_threads(n)
-        alone, whole = [], []
+        alone, beside, whole = [], [], []
         for _ in range(2):
             alone.append(_alone(seers, memory))
+            with ThreadPoolExecutor(len(seers)) as pool:
+                beside.append(_alone(seers, memory, pool.map))
             shutil.rmtree(folder / "out", ignore_errors=True)
             begun = time.monotonic()
             curate(source, folder / "out", found.detectors, found.rules)
@@ -92,16 +96,17 @@ def measure(folder: Path, count: int) -> dict[str, Figure]:
             f"curate_throughput_share{suffix}": number(own / ours),
             f"curate_pictures_per_s{suffix}": number(count / ours),
             f"detectors_pictures_per_s{suffix}": number(readable / own),
+            f"detectors_pictures_per_s_beside{suffix}": number(readable / float(np.median(beside))),
         }
     torch.set_num_threads(threads)
     return figures
 
 
-def _alone(detectors: list[Detector], pictures: list[np.ndarray]) -> float:
+def _alone(detectors: list[Detector], pictures: list[np.ndarray], each: Each = map) -> float:
     begun = time.monotonic()
     for start in range(0, len(pictures), AT_ONCE):
-        for detector in detectors:
-            detector(pictures[start : start + AT_ONCE])
+        part = pictures[start : start + AT_ONCE]
+        deque(each(lambda detector, part=part: detector(part), detectors), maxlen=0)
     return time.monotonic() - begun
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -223,6 +225,20 @@ def test_a_detector_that_fails_stops_the_run_which_goes_on_later(source, tmp_pat
         curate(source, tmp_path / "o", [broken], at_once=4)
     assert not (tmp_path / "o/keep.jsonl").exists()
     assert curate(source, tmp_path / "o", [by_red()], at_once=4)["counts"]["items"] == 12
+
+
+def test_detectors_look_at_the_same_time_and_say_what_they_say_alone(source, tmp_path):
+    """Each waits for the other before it says anything; one that was alone would wait ten seconds and raise."""
+    meet = threading.Barrier(2, timeout=10)
+
+    def waiting(name):
+        detector = by_red(name)
+        return dataclasses.replace(detector, batch_size=4, score=lambda x: meet.wait() * 0 + detector.score(x))
+
+    curate(source, tmp_path / "beside", [waiting("a"), waiting("b")])
+    curate(source, tmp_path / "alone", [by_red("a"), by_red("b")])
+    rows = [read_jsonl(tmp_path / out / "items.jsonl")[1] for out in ("beside", "alone")]
+    assert rows[0] == rows[1] and [list(r["scores"]) for r in rows[0]] == [["a", "b"]] * 12
 
 
 def test_bounds_no_copy_no_caption_and_no_detector(source, tmp_path, monkeypatch):

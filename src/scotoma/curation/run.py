@@ -19,6 +19,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,11 +94,14 @@ def curate(
     out.mkdir(parents=True, exist_ok=True)
     records = out / "items.jsonl"
     hashed = near is not None or _hashed_before(records)  # hashes that are there do no harm
-    with Ledger(records, _header(source, detectors, hashed, variants, fields, command, given)) as ledger:
+    with (
+        Ledger(records, _header(source, detectors, hashed, variants, fields, command, given)) as ledger,
+        ThreadPoolExecutor(len(detectors), "looking") as pool,  # one computes while another waits for the interpreter
+    ):
         done = _pass_by(stream, ledger, source)
         shelf = _Shelf(out / "features.f16", variants, done) if variants else None
         for batch in _batches(stream, hashed, workers or min(8, os.cpu_count() or 1), at_once):
-            rows = screen.look(batch, detectors)
+            rows = [r for part in _parts(batch, detectors) for r in screen.look(part, detectors, pool.map)]
             if shelf:
                 shelf.add(batch)
             ledger.append(rows)
@@ -190,6 +194,12 @@ def _batches(stream: Iterator[Entry], near: bool, workers: int, at_once: int) ->
             batch, weight = [], 0
     if batch:
         yield batch
+
+
+def _parts(batch: list[screen.Seen], detectors: Sequence[Detector]) -> Iterator[list[screen.Seen]]:
+    """As many as detectors take at once: who stops the run waits for no more than that."""
+    count = max(d.batch_size for d in detectors)
+    return (batch[i : i + count] for i in range(0, len(batch), count))
 
 
 class _Shelf:
