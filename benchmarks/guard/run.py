@@ -173,8 +173,11 @@ def images(size: Size) -> dict[str, Figure]:
         done: list[tuple[float, float]] = []
         running = _beside(lambda: wrk(server, file, "/v1/images/generations", connections=96, seconds=2 * size.seconds))
         while running():
-            # Each picture that was drawn and looked at, and no prompt that was refused: 200s, and 400s of pictures.
-            done.append((time.monotonic(), server.metric("scotoma_decisions_total", stage="picture")))
+            # Each picture that was drawn and looked at, and no prompt that was refused: 200s, and 400s of pictures. They come
+            # by the batch, so times are taken where one has come.
+            looked_at = server.metric("scotoma_decisions_total", stage="picture")
+            if not done or looked_at != done[-1][1]:
+                done.append((time.monotonic(), looked_at))
             time.sleep(0.5)
         batch = server.metric("scotoma_batch_items_sum", line="drawing") / server.metric(
             "scotoma_batch_items_count", line="drawing"
@@ -182,10 +185,10 @@ def images(size: Size) -> dict[str, Figure]:
         statuses = server.statuses()
     after = alone()
     middle = [d for d in done if d[0] > done[0][0] + size.seconds / 3 and d[0] < done[0][0] + 2 * size.seconds]
-    rate = (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
     own = (before + after) / 2
-    if not rate:
-        sys.exit("no batch was done in the time; give it more, or a machine that does nothing else")
+    if len(middle) < 2:
+        sys.exit("not two batches were done in the time; give it more, or a machine that does nothing else")
+    rate = (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
     return {
         "image_throughput_share": number(rate / own),
         "image_per_s": number(rate),
