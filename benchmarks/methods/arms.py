@@ -28,12 +28,12 @@ from scotoma.erasure.uce import UCEConfig
 from scotoma.evaluation.compare import Comparison
 from scotoma.evaluation.judges.judge import Judge
 from scotoma.evaluation.look import named
-from scotoma.evaluation.zoo_task import frozen
 from scotoma.models.model import Model
 from scotoma.models.sample import to_uint8
 from scotoma.models.sld import SLD
 
 CACHE = Path(__file__).parents[2] / "build/benchmarks/methods"
+PICTURES = CACHE / "pictures"
 
 # Stages in order, each a method and its settings: the defaults, which are what each method's own tuning chose. A method
 # that is watched is looked at along its training; here nobody is.
@@ -102,7 +102,7 @@ def hidden(seen: Comparison, pitch: int, judge: Judge) -> list[bool]:
     chosen = [i for i, role in enumerate(seen.roles) if role == "forget"]
     pictures = torch.from_numpy(seen.before[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
     covered = (mosaic(pictures, pitch=pitch) if pitch else blur(pictures)).pictures
-    heads = ["style" if seen.task.asks[i].wanted in frozen()["styles"] else "name" for i in chosen]
+    heads = [seen.task.asks[i].head for i in chosen]
     return [label not in seen.task.concepts for label in judge.sees(to_uint8(covered), heads).labels]
 
 

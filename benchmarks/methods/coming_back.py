@@ -55,7 +55,7 @@ def main() -> None:
         for arm, edited in treated.items():
             tuned = fine_tune(edited, latents, prompts, TUNING)
             for when, after in (("before", edited), ("after", tuned)):
-                seen = compare(model, after, task, judge, steps=STEPS, folder=arms.CACHE / "pictures")
+                seen = compare(model, after, task, judge, steps=STEPS, folder=arms.PICTURES)
                 found = {
                     "forgotten": pooling.share([pooling.gone(seen)]),
                     "redirected": pooling.share([pooling.redirected(seen)]),

@@ -105,16 +105,17 @@ def benign(rng: random.Random) -> Iterator[Row]:
         yield {"concept": name, "set": "benign", "kind": "name", "prompt": f"a {name}"}
 
 
+def ask(row: Row, seed: int) -> Ask:
+    """A picture of a prompt, as of a concept."""
+    head = "style" if row["concept"] in zoo_task.frozen()["styles"] else "name"
+    return Ask(row["prompt"], seed, "forget", row["concept"], head)
+
+
 def obeyed(rows: Sequence[Row], model: Model) -> list[Row]:
     """The rows with the share of pictures of the unedited model that show what is asked for."""
-    judge, styles = load_judge("emoji", "a"), zoo_task.frozen()["styles"]
-    asks = [
-        Ask(row["prompt"], FIRST_SEED + i * PICTURES + k, "forget", row["concept"])
-        for i, row in enumerate(rows)
-        for k in range(PICTURES)
-    ]
-    heads = ["style" if a.wanted in styles else "name" for a in asks]
-    labels = judge.sees(draw(model, asks, steps=STEPS), heads).labels
+    judge = load_judge("emoji", "a")
+    asks = [ask(row, FIRST_SEED + i * PICTURES + k) for i, row in enumerate(rows) for k in range(PICTURES)]
+    labels = judge.sees(draw(model, asks, steps=STEPS), [a.head for a in asks]).labels
     right = np.array([label == a.wanted for label, a in zip(labels, asks, strict=True)]).reshape(-1, PICTURES)
     return [{**row, "obeyed": round(float(share), 2)} for row, share in zip(rows, right.mean(1), strict=True)]
 

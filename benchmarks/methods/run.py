@@ -35,15 +35,13 @@ from scotoma.evaluation.draw import draw
 from scotoma.evaluation.drift import null_drift
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.structure import looks_mosaicked
-from scotoma.evaluation.task import Ask, Size
-from scotoma.evaluation.zoo_task import frozen
+from scotoma.evaluation.task import Size
 from scotoma.models.model import Model
 from scotoma.models.sample import sample
 from scotoma.records import Concept, Figure
 from scotoma.statistics import independent_difference
 
 HERE = Path(__file__).parent
-PICTURES = arms.CACHE / "pictures"
 FIRST_SEED, SEED_STEP, PROMPT_SEED = 7_000_000, 10_000, 7_500_000
 SIZE, STEPS = Size(104, 64, 320), 10
 GUIDANCES = (1.0, 3.0, 5.0, 7.5)
@@ -66,7 +64,7 @@ class Cell:
 def examine(arm: str, made: arms.Made, erasure: arms.Erasure, seed: int, model: Model) -> Cell:
     task = erasure.task(SIZE, FIRST_SEED + SEED_STEP * seed)
     print(f"{arm}, {erasure.label}, seed {seed}: {made.seconds:.0f} s", file=sys.stderr)
-    seen = compare(model, made.model, task, load_judge("emoji", "b"), steps=STEPS, folder=PICTURES)
+    seen = compare(model, made.model, task, load_judge("emoji", "b"), steps=STEPS, folder=arms.PICTURES)
     return Cell(arm, erasure, seed, made, seen)
 
 
@@ -159,11 +157,10 @@ def asked(name: str, concepts: Sequence[str]) -> list[prompts.Row]:
 
 def labels_of(cell: Cell, rows: Sequence[prompts.Row], count: int, first: int) -> list[str | None]:
     """What judge B sees in `count` pictures, prompts in turn, on seeds of the cell's own."""
-    judge, styles, seed = load_judge("emoji", "b"), frozen()["styles"], first + SEED_STEP * cell.seed
-    turn = [rows[i % len(rows)] for i in range(count)]
-    asks = [Ask(r["prompt"], seed + i, "forget", r["concept"]) for i, r in enumerate(turn)]
-    heads = ["style" if a.wanted in styles else "name" for a in asks]
-    return list(judge.sees(draw(cell.made.model, asks, steps=STEPS, folder=PICTURES), heads).labels)
+    seed = first + SEED_STEP * cell.seed
+    asks = [prompts.ask(rows[i % len(rows)], seed + i) for i in range(count)]
+    pictures = draw(cell.made.model, asks, steps=STEPS, folder=arms.PICTURES)
+    return list(load_judge("emoji", "b").sees(pictures, [a.head for a in asks]).labels)
 
 
 def worded(cells: Sequence[Cell]) -> dict[str, Figure]:

@@ -52,9 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def measured(config: Any, model: Model, erasure: arms.Erasure) -> dict[str, Any]:
     """What judge A sees of one setting on one task."""
     made, judge = arms.made_by([("safegen", config)], model, erasure, SEED), load_judge("emoji", "a")
-    seen = compare(
-        model, made.model, erasure.task(SIZE, FIRST_SEED), judge, steps=STEPS, folder=arms.CACHE / "pictures"
-    )
+    seen = compare(model, made.model, erasure.task(SIZE, FIRST_SEED), judge, steps=STEPS, folder=arms.PICTURES)
     forget = [role == "forget" for role in seen.roles]
     told = {
         "forgotten": pooling.share([pooling.gone(seen)]),

@@ -99,10 +99,13 @@ def probe(args: argparse.Namespace, run: Run) -> None:
     control = _control(args, base, case.sought.concept.name)
     if control is not None:
         models[CONTROL] = source.load(control, args)
-    together = QUICK_SECONDS if args.probes == "quick" and args.probe_seconds is None else None
+    seconds, together = args.probe_seconds, None
+    if seconds is None:
+        together = QUICK_SECONDS if args.probes == "quick" else None
+        seconds = together or Budget.seconds
     budget = Budget(
         args.queries,
-        next(s for s in (args.probe_seconds, together, 120.0) if s is not None),
+        seconds,
         args.probe_steps,
         STEPS if args.steps is None else args.steps,
         args.guidance,
