@@ -1,8 +1,9 @@
-"""Choose SFD's settings for texts on a tuning task of frozen.json, with judge A. Reported figures use neither.
+"""Choose SFD's settings for texts on tuning tasks of frozen.json, with judge A. Reported figures use neither.
 
     python benchmarks/sfd_text/tune.py            # writes results/tuning.json, best first; a killed run goes on
 
-A setting's score is forgotten + redirected + retained on pictures of seeds that no curve uses; one training seed.
+A setting's score is forgotten + redirected + retained on pictures of seeds that no curve uses; one training seed. Settings
+are compared on an object; how many iterations it takes is read off the curves of a style and a category, which take longer.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from scotoma.evaluation.along import in_many_steps, observer
 from scotoma.evaluation.judges import load_judge
 from scotoma.evaluation.task import Size
 from scotoma.evaluation.zoo_task import frozen
+from scotoma.models.model import Model
 from scotoma.models.student import as_multistep
 from scotoma.records import write_text
 
@@ -38,13 +40,26 @@ CHOICES: tuple[dict[str, Any], ...] = (
     {"tie": 0.0},
     {"tie": 1.0},
 )
+LONG = dataclasses.replace(BASE, iterations=300, observe_every=50)
+LONGER: tuple[tuple[str, dict[str, Any]], ...] = (("style", {}), ("style", {"tie": 1.0}), ("category", {}))
+
+
+def erasure_of(task: str) -> arms.Erasure:
+    found = next(t for t in frozen()["tuning"] if t["task"] == task)
+    return arms.Erasure(task, found["concept"], found["instead"])
+
+
+def curve(model: Model, task: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What a training of LONG iterations of this task sees along the way, on the pictures of its curve."""
+    made = arms.train(model, erasure_of(task), dataclasses.replace(LONG, **chosen), SEED, CACHE)
+    print(json.dumps({"task": task, "settings": chosen, **made.curve[-1]}), file=sys.stderr, flush=True)
+    return {"task": task, "settings": chosen, "curve": made.curve}
 
 
 def main() -> None:
     begun = recording.begin(HERE, f"{os.cpu_count()} cores")
     model, judge = api.load("zoo:emoji"), load_judge("emoji", "a")
-    found = next(t for t in frozen()["tuning"] if t["task"] == "near object")
-    erasure = arms.Erasure("object", found["concept"], found["instead"])
+    erasure = erasure_of("near object")
     task = erasure.task(SIZE, FIRST_SEED)
     see = observer(task, judge)
     start = see(0, api.load("zoo:emoji-1step"))
@@ -59,7 +74,8 @@ def main() -> None:
         rows.append({**row, "seconds": round(made.seconds, 1)})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     rows.sort(key=lambda row: -row["score"])
-    result = {**begun, "judge": "emoji A", "start": start, "rows": rows}
+    curves = [curve(model, task, chosen) for task, chosen in LONGER]
+    result = {**begun, "judge": "emoji A", "start": start, "rows": rows, "curves": curves}
     write_text(HERE / "results/tuning.json", json.dumps(result, indent=1) + "\n")
 
 
