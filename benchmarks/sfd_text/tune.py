@@ -41,7 +41,12 @@ CHOICES: tuple[dict[str, Any], ...] = (
     {"tie": 1.0},
 )
 LONG = dataclasses.replace(BASE, iterations=300, observe_every=50)
-LONGER: tuple[tuple[str, dict[str, Any]], ...] = (("style", {}), ("style", {"tie": 1.0}), ("category", {}))
+LONGER: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("style", {}),
+    ("style", {"tie": 1.0}),
+    ("style", {"kept": 16, "forgotten": 16}),
+    ("category", {}),
+)
 
 
 def erasure_of(task: str) -> arms.Erasure:
