@@ -15,13 +15,11 @@ from keeping import code
 
 import scotoma.models
 from scotoma import api
-from scotoma.erasure.sfd import SFDConfig
 from scotoma.models.model import Model
 
 BENCHMARKS = Path(__file__).parents[1]
 CACHE = BENCHMARKS.parent / "build/benchmarks/recovery"
 ONE_STEP = "emoji-1step"
-SFD = SFDConfig(iterations=100, observe_every=25)  # that of benchmarks/sfd_text, so that its training is found
 METHODS = ("uce", "esd", "all_but_one", "safegen", "stack")
 MORE = ("concept_ablation",)  # with --full
 CODE = code("auditing", "models", "evaluation", "detectors")  # that this process runs, whatever becomes of the files
@@ -52,9 +50,9 @@ def models(concept: str, unedited: Model, methods: Sequence[str], seed: int = 0)
         made[name] = of("methods").make(name, unedited, task, seed).model
     if (Path(scotoma.models.__file__).parent / "zoo" / ONE_STEP).is_dir():
         print(f"{concept}: sfd", file=sys.stderr, flush=True)
-        start, text = api.load(f"zoo:{ONE_STEP}"), of("sfd_text")
+        text = of("sfd_text")
         erasure = text.Erasure("object", concept, task.instead)
-        made["sfd"] = text.train(start, erasure, SFD, seed, CACHE.parent / "sfd_text").edit.apply(start)
+        made["sfd"] = text.train(unedited, erasure, text.CONFIG, seed, CACHE.parent / "sfd_text").edit.apply(unedited)
     return made
 
 

@@ -19,6 +19,7 @@ from scotoma.evaluation.task import Size
 from scotoma.evaluation.zoo_task import captions
 from scotoma.models.model import Model
 
+CONFIG = SFDConfig(iterations=200, observe_every=25)  # how long: the curves of results/tuning.json
 CURVE_SIZE, CURVE_SEED = Size(60, 48, 120), 9_500_000
 
 

@@ -50,14 +50,13 @@ FIRST_SEED, SEED_STEP = 9_000_000, 10_000
 SIZE, NAMES = Size(184, 64, 440), Size(1, 200, 1400)
 GUIDED = 3.0
 TIMED = 64  # pictures of a timing
-CONFIG = SFDConfig(iterations=100, observe_every=25)
 TASKS = (
     arms.Erasure("object", "dagger", "pencil"),
     arms.Erasure("style", "fluent", "twemoji"),
     arms.Erasure("category", "violent", "balloon"),
 )
 # The other way for a category: each keyword's prompt becomes its bare subject, all keywords together its negative prompt.
-PRODUCTS = (arms.Erasure("products", "violent", ""), dataclasses.replace(CONFIG, products="stand-ins"))
+PRODUCTS = (arms.Erasure("products", "violent", ""), dataclasses.replace(arms.CONFIG, products="stand-ins"))
 
 # Draws with defaults (guidance 7.5) in a process that knows nothing of us.
 STOCK = """
@@ -188,7 +187,7 @@ def timings(model: Model) -> dict[str, Figure]:
     of three."""
     figures = {}
     with tempfile.TemporaryDirectory() as fresh:
-        made = arms.train(model, TASKS[0], CONFIG, 0, Path(fresh))
+        made = arms.train(model, TASKS[0], arms.CONFIG, 0, Path(fresh))
         figures["minutes"] = recording.number(made.seconds / 60)
         student = made.edit.apply(model)
     prompts, seeds, best = ["a cat"] * TIMED, list(range(TIMED)), {}
@@ -216,7 +215,7 @@ def main() -> None:
     if args.only in (None, "start"):
         recording.write(HERE, begun, starts(model), keep=True)
     if args.only in (None, "core"):
-        results = [examine(model, task, CONFIG, seed) for seed in range(5 if args.full else 2) for task in TASKS]
+        results = [examine(model, task, arms.CONFIG, seed) for seed in range(5 if args.full else 2) for task in TASKS]
         recording.write(HERE, begun, table(results, model) | stock(results[0].made.edit, model), keep=True)
     if args.only in (None, "products"):
         figures = figures_of([examine(model, *PRODUCTS, 0).seen], instead=False)
