@@ -145,8 +145,10 @@ def harmless(file: Path, count: int, path: str = "") -> Path:
 
 ALONE = """
 import json, sys, time
+from scotoma.allocator import keep_freed
 from scotoma.models.load import load
 from scotoma.models.sample import at_once, sample
+keep_freed()
 model, count, steps = load(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rows = [json.loads(line) for line in open(sys.argv[4])][:count]
 texts, seeds = [r["prompt"] for r in rows], [r["seed"] for r in rows]

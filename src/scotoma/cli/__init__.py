@@ -31,6 +31,7 @@ VERBS = {
     "policy": "what a policy does, and whether it holds together",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }
+DRAW = ("demo", "erase", "evaluate", "purify", "audit")  # torch computes for most of their time
 EXIT_CODES = """exit codes:
   0    done
   1    an error of Scotoma of no other kind, or a bug, which prints its traceback
@@ -51,6 +52,7 @@ Long work shows its progress on stderr where that is a terminal; results go to s
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return its exit code. A ScotomaError is one line on stderr, a bug keeps its traceback."""
     from scotoma import __version__
+    from scotoma.allocator import keep_freed
     from scotoma.cli import options
     from scotoma.errors import ScotomaError, unknown_name
 
@@ -79,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if dump_only:
             print(options.dump(parser, args), end="")
             return 0
+        if verb in DRAW:
+            keep_freed()
         return int(module.run(args))
     except ScotomaError as error:
         print(f"{called}: {error}", file=sys.stderr)

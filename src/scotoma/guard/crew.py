@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotoma.allocator import keep_freed
 from scotoma.detectors.contract import Detector, Unreadable
 from scotoma.errors import ForbiddenModelError
 from scotoma.guard.decide import Guard
@@ -151,6 +152,7 @@ def _distant(told: tuple[Eye, int, bool], process: Process, stage: str, i: int, 
 
 def _eyes(policy: Policy, who: str) -> Made:
     """Says of each stage its Eyes, with the card in the detector's place: the detector itself stays here."""
+    keep_freed()
     _threads(1)
     eyes = {
         stage: [
@@ -188,6 +190,7 @@ def _generator(policy: Policy, told: Generator) -> Made:
     from scotoma.models.load import load
     from scotoma.models.sample import at_once, sample
 
+    keep_freed()
     _threads(told.threads)
     model = load(
         told.source,
