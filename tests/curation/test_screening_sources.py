@@ -193,6 +193,20 @@ def test_bombs_in_a_shard(tmp_path, monkeypatch):
     assert "h.tar.gz" in damaged(path)
 
 
+def test_a_map_of_a_sparse_file_is_not_read(tmp_path, monkeypatch):
+    """Both kinds, each with a map that goes on for as long as the file does: of the first 21 places a block, of the second lines."""
+    reads = []
+    monkeypatch.setattr(tarfile.TarInfo, "_proc_sparse", lambda *_: reads.append("gnu"))
+    old, pax = tarfile.TarInfo("b.png"), tarfile.TarInfo("b.png")
+    old.type = tarfile.GNUTYPE_SPARSE
+    pax.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    for head in (old.tobuf(), pax.tobuf(tarfile.PAX_FORMAT)):
+        path = _tar(tmp_path / "s.tar.gz", [("a.png", b"x")], "w:gz")
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:1024] + head + b"9999999\n" + b"1\n" * 100_000))
+        assert list(loaded(path)) == ["s.tar.gz/a.png"] and "sparse" in damaged(path)["s.tar.gz"]
+    assert not reads
+
+
 def test_links_and_names_that_come_twice_in_a_shard(tmp_path):
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as tar:

@@ -38,6 +38,7 @@ EXTENDS = (
     tarfile.GNUTYPE_LONGLINK,
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
 )
+SPARSE = "a file in it is sparse, and its map may be longer than memory"
 BLOCK = 512
 Read = Callable[[], bytes | Unreadable]
 
@@ -56,7 +57,12 @@ class _Header(tarfile.TarInfo):
         found = super().frombuf(buf, encoding, errors)
         if found.type in EXTENDS and found.size > LONGEST_HEADER:
             raise tarfile.ReadError(f"a header in it has {found.size} bytes, more than {LONGEST_HEADER}")
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(SPARSE)
         return found
+
+    def _proc_gnusparse_10(self, *_: object) -> None:  # tarfile's, which reads a map of any length
+        raise tarfile.ReadError(SPARSE)
 
 
 def is_shard(name: str) -> bool:
