@@ -202,7 +202,9 @@ def test_a_map_of_a_sparse_file_is_not_read(tmp_path, monkeypatch):
     pax.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
     for head in (old.tobuf(), pax.tobuf(tarfile.PAX_FORMAT)):
         path = _tar(tmp_path / "s.tar.gz", [("a.png", b"x")], "w:gz")
-        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:1024] + head + b"9999999\n" + b"1\n" * 100_000))
+        path.write_bytes(
+            gzip.compress(gzip.decompress(path.read_bytes())[:1024] + head + b"9999999\n" + b"1\n" * 100_000)
+        )
         assert list(loaded(path)) == ["s.tar.gz/a.png"] and "sparse" in damaged(path)["s.tar.gz"]
     assert not reads
 
