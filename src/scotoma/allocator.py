@@ -1,7 +1,7 @@
 """What the C library does with memory that is freed.
 
 torch frees and asks for megabytes at every operation on a CPU. glibc gives such memory back to the system or not by how the heap happens
-to lie, so that one process spends a quarter of its time on pages that the system clears for it anew, and the next one none.
+to lie, so that one process spends much of its time on pages that the system clears for it anew, and the next one none.
 """
 
 from __future__ import annotations
