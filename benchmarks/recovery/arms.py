@@ -13,13 +13,12 @@ from typing import Any
 
 from keeping import code
 
-import scotoma.models
 from scotoma import api
+from scotoma.models.folders import zoo_names
 from scotoma.models.model import Model
 
 BENCHMARKS = Path(__file__).parents[1]
 CACHE = BENCHMARKS.parent / "build/benchmarks/recovery"
-ONE_STEP = "emoji-1step"
 METHODS = ("uce", "esd", "all_but_one", "safegen", "stack")
 MORE = ("concept_ablation",)  # with --full
 CODE = code("auditing", "models", "evaluation", "detectors")  # that this process runs, whatever becomes of the files
@@ -48,7 +47,7 @@ def models(concept: str, unedited: Model, methods: Sequence[str], seed: int = 0)
     for name in methods:
         print(f"{concept}: {name}", file=sys.stderr, flush=True)
         made[name] = of("methods").make(name, unedited, task, seed).model
-    if (Path(scotoma.models.__file__).parent / "zoo" / ONE_STEP).is_dir():
+    if "emoji-1step" in zoo_names():
         print(f"{concept}: sfd", file=sys.stderr, flush=True)
         text = of("sfd_text")
         erasure = text.Erasure("object", concept, task.instead)

@@ -52,7 +52,6 @@ Long work shows its progress on stderr where that is a terminal; results go to s
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return its exit code. A ScotomaError is one line on stderr, a bug keeps its traceback."""
     from scotoma import __version__
-    from scotoma.allocator import keep_freed
     from scotoma.cli import options
     from scotoma.errors import ScotomaError, unknown_name
 
@@ -82,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(options.dump(parser, args), end="")
             return 0
         if verb in DRAW:
+            from scotoma.allocator import keep_freed
+
             keep_freed()
         return int(module.run(args))
     except ScotomaError as error:
