@@ -81,7 +81,7 @@ def main() -> None:
     for name, task in arms.tasks().items():
         models = {"unedited": unedited, "control": api.load("zoo:emoji-control")}
         models |= {f"hardened_{n}": hardened(unedited, task, n) for n in ROUNDS}
-        rows += run.probed("harden", models, run.case(unedited, name), (*UNUSED, *USED), run.FULL)
+        rows += run.probed("harden", models, run.case(unedited, name), (*UNUSED, *USED), run.MATRIX)
         for n in ROUNDS:
             asked = task.task(SIZE, FIRST_SEED)
             found = compare(
