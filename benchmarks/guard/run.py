@@ -288,7 +288,7 @@ def contract(size: Size) -> dict[str, Figure]:
 def curate(size: Size) -> dict[str, Figure]:
     folder = FOLDER / "curate"
     folder.mkdir(parents=True, exist_ok=True)
-    return screening.measure(folder, size.items) | screening.killed(folder, size.items)
+    return screening.measure(folder, 10 * size.items) | screening.killed(folder, size.items)
 
 
 def effects(size: Size) -> dict[str, Figure]:

@@ -12,24 +12,27 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from recording import number
 
+from scotoma.allocator import keep_freed
+from scotoma.cli.curate import MOST, lookers
 from scotoma.curation import screen, sources
-from scotoma.curation.run import AT_ONCE, curate
-from scotoma.curation.screen import Each
+from scotoma.curation.run import curate
 from scotoma.detectors.contract import Detector
+from scotoma.detectors.text.runs import threads
 from scotoma.guard.elsewhere import policy_detectors
 from scotoma.guard.policy import load_policy
 from scotoma.records import Figure
 
 SEED, EXACT, NEAR, CORRUPT = 0, 0.04, 0.04, 0.02
+BATCH = 256  # pictures that detectors are given at once, alone
+AGAIN = partial(lookers, (), "policy/zoo", None)
 
 
 def material(folder: Path, count: int) -> int:
@@ -70,7 +73,10 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 def measure(folder: Path, count: int) -> dict[str, Figure]:
-    """The detectors are those of the shipped policy. Both sides warm, in one process, one after the other, twice: the medians."""
+    """The detectors are those of the shipped policy. `curate` as the command does it, with a process for each core, and by one
+    process; detectors alone with all cores as torch comes, and with one thread. All warm, one after the other, twice: the
+    medians. That another process has to start is in the time."""
+    keep_freed()
     readable = material(folder / f"source-{count}", count)
     source = folder / f"source-{count}/pictures"
     found = policy_detectors(load_policy("policy/zoo"))
@@ -80,31 +86,29 @@ def measure(folder: Path, count: int) -> dict[str, Figure]:
     material(folder / "source-64", 64)
     curate(folder / "source-64/pictures", folder / "warm", found.detectors, found.rules)
     shutil.rmtree(folder / "warm")
-    figures: dict[str, Figure] = {}
-    threads, seconds = torch.get_num_threads(), {}
-    for n, suffix in ((threads, ""), (1, "_one_thread")):
-        torch.set_num_threads(n)
-        alone, beside, whole = [], [], []
-        for _ in range(2):
-            alone.append(_alone(seers, memory))
-            with ThreadPoolExecutor(len(seers)) as pool:
-                beside.append(_alone(seers, memory, pool.map))
+    cores = min(MOST, os.cpu_count() or 1)
+    seconds: dict[str, list[float]] = {name: [] for name in ("alone", "one_thread", "curate", "one_process")}
+    for _ in range(2):
+        seconds["alone"].append(_alone(seers, memory))
+        with threads(1):
+            seconds["one_thread"].append(_alone(seers, memory))
+        for name, processes in (("curate", cores), ("one_process", 1)):
             shutil.rmtree(folder / "out", ignore_errors=True)
             begun = time.monotonic()
-            curate(source, folder / "out", found.detectors, found.rules)
-            whole.append(time.monotonic() - begun)
-        own, ours = float(np.median(alone)), float(np.median(whole))
-        seconds[n] = own
-        figures |= {
-            f"curate_throughput_share{suffix}": number(own / ours),
-            f"curate_pictures_per_s{suffix}": number(count / ours),
-            f"detectors_pictures_per_s{suffix}": number(readable / own),
-            f"detectors_pictures_per_s_beside{suffix}": number(readable / float(np.median(beside))),
-        }
-    torch.set_num_threads(threads)
+            curate(source, folder / "out", found.detectors, found.rules, processes=processes, again=AGAIN)
+            seconds[name].append(time.monotonic() - begun)
+    took = {name: float(np.median(of)) for name, of in seconds.items()}
     # Reading and looking as one thread does them, spread over all cores without loss; nothing is written.
-    least = (_reading(source) + seconds[1]) / (os.cpu_count() or 1)
-    return figures | {"curate_share_at_most": number(seconds[threads] / least)}
+    least = (_reading(source) + took["one_thread"]) / (os.cpu_count() or 1)
+    return {
+        "curate_throughput_share": number(took["alone"] / took["curate"]),
+        "curate_throughput_share_one_process": number(took["alone"] / took["one_process"]),
+        "curate_share_at_most": number(took["alone"] / least),
+        "curate_pictures_per_s": number(count / took["curate"]),
+        "curate_pictures_per_s_one_process": number(count / took["one_process"]),
+        "detectors_pictures_per_s": number(readable / took["alone"]),
+        "detectors_pictures_per_s_one_thread": number(readable / took["one_thread"]),
+    }
 
 
 def _reading(source: Path) -> float:
@@ -113,11 +117,11 @@ def _reading(source: Path) -> float:
     return time.monotonic() - begun
 
 
-def _alone(detectors: list[Detector], pictures: list[np.ndarray], each: Each = map) -> float:
+def _alone(detectors: list[Detector], pictures: list[np.ndarray]) -> float:
     begun = time.monotonic()
-    for start in range(0, len(pictures), AT_ONCE):
-        part = pictures[start : start + AT_ONCE]
-        deque(each(lambda detector, part=part: detector(part), detectors), maxlen=0)
+    for start in range(0, len(pictures), BATCH):
+        for detector in detectors:
+            detector(pictures[start : start + BATCH])
     return time.monotonic() - begun
 
 
@@ -162,14 +166,17 @@ def _rows(path: Path) -> list[str]:
 
 
 def _peak(call: list[str]) -> float:
-    """MB resident at most, as the kernel counts it for the program that runs: wait4 would count this process before the exec too."""
+    """MB resident at most, as the kernel counts it for the program that runs and, each for itself, those that it starts; wait4
+    would count this process before the exec too."""
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
-    most = 0
+    most: dict[str, int] = {}
     while process.poll() is None:
         with suppress(OSError):
-            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-            most = max(most, int(found[1]) if found else 0)
+            lists = Path(f"/proc/{process.pid}/task").glob("*/children")  # of each thread its own
+            for pid in (str(process.pid), *(pid for of in lists for pid in of.read_text().split())):
+                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+                most[pid] = max(most.get(pid, 0), int(found[1]) if found else 0)
         time.sleep(0.02)
     if process.returncode:
         sys.exit(f"{' '.join(call)} ended with {process.returncode}")
-    return most / 1024
+    return sum(most.values()) / 1024

@@ -233,7 +233,9 @@ def timings(unedited: Model) -> dict[str, Figure]:
             rows = recover({name: models[name]}, of.sought, of.eyes, SUITES["quick"], QUICK, folder=Path(fresh))
             minutes.append((time.perf_counter() - begun) / 60)
         if late := {r["probe"] for r in rows if r["reason"].startswith(ENDED)}:
-            sys.exit(f"{', '.join(sorted(late))} on {name} did not end in {QUICK_SECONDS:g} seconds: the suite is too long")
+            sys.exit(
+                f"{', '.join(sorted(late))} on {name} did not end in {QUICK_SECONDS:g} seconds: the suite is too long"
+            )
         for probe in seconds:
             seconds[probe] = max(seconds[probe], sum(r["seconds"] for r in rows if r["probe"] == probe))
     figures = {f"{probe}_seconds": recording.number(spent) for probe, spent in seconds.items()}

@@ -67,7 +67,8 @@ def test_captions_that_the_bounds_refuse_are_an_error_after_the_work(source, tmp
         (["--detector", "constant,score=1", "--drop", "anythin"], "did you mean 'anything'"),
         (["--detector", "constant,score=1", "--combine", "most"], "any, all or a number"),
         (["--detector", "constant,score=1", "--variants", "0.9"], "--clip"),
-        (["--detector", "constant,score=1", "--workers", "0"], "1 or more"),
+        (["--detector", "constant,score=1", "--workers", "-1"], "--workers is 0 or more"),
+        (["--detector", "constant,score=1", "--processes", "0"], "--processes 1 or more"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_read(source, tmp_path, more, message):

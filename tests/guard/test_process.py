@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 import process_cases
 import pytest
+from guards import make_guard
 
 from scotoma.errors import ForbiddenModelError, UsageError
 from scotoma.guard import process as processes
+from scotoma.guard.crew import Crew
 from scotoma.guard.decision import Unavailable
 from scotoma.guard.process import Process, Refused
 
@@ -147,3 +150,28 @@ def test_before_it_is_started() -> None:
     with pytest.raises(Unavailable, match="has not been started"):
         process.call("pid", seconds=1)
     process.stop()
+
+
+def test_several_draw_parts_of_a_batch_and_one_that_died_is_done_without() -> None:
+    two = [Process(f"painter {k}", process_cases.painter) for k in range(2)]
+    try:
+        for process in two:
+            process.start()
+        with ThreadPoolExecutor(2) as pool:
+            crew = Crew(make_guard(""), {}, None, tuple(two), pool)
+            found = [p[0, 0].tolist() for p in crew.draw(["x"] * 5, range(5))]
+            assert [(seed, many) for seed, _, many in found] == [(0, 2), (1, 2), (2, 3), (3, 3), (4, 3)]
+            assert len({who for _, who, _ in found}) == len({p.pid for p in two}) == 2
+            assert [p[0, 0, 2] for p in crew.draw(["x"], [7])] == [1]
+            with pytest.raises(Unavailable):
+                two[0].call("die", seconds=30)
+            assert [p[0, 0, 2] for p in crew.draw(["x"] * 4, range(4))] == [4] * 4
+            two[1].stop()
+            until(lambda: two[0].up)
+            assert [p[0, 0, 2] for p in crew.draw(["x"] * 4, range(4))] == [4] * 4
+            two[0].stop()
+            with pytest.raises(Unavailable, match="painter 0 was stopped"):
+                crew.draw(["x"] * 4, range(4))
+    finally:
+        for process in two:
+            process.stop()

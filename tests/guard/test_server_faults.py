@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from guards import policy_of
 from serving_cases import Running, running
 
+from scotoma.detectors.text.runs import threads
 from scotoma.errors import ForbiddenModelError
 from scotoma.guard.crew import GENERATOR, PICTURES, READER, TEXTS, Crew, Generator
 from scotoma.guard.log import read_log
@@ -40,7 +42,7 @@ POLICY = """
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Crew, Path]]:
     log = tmp_path_factory.mktemp("log") / "log.jsonl"
     crew = Crew.start(
-        policy_of(POLICY + f"    log: {{path: '{log}', prompts: plain}}"), Generator("zoo:emoji", steps=8)
+        policy_of(POLICY + f"    log: {{path: '{log}', prompts: plain}}"), Generator("zoo:emoji", steps=8, processes=1)
     )
     try:
         with running(crew) as server:
@@ -136,6 +138,24 @@ def test_every_answer_is_in_the_log(zoo: tuple[Running, Crew, Path]) -> None:
 def test_a_model_that_the_policy_forbids_is_not_served() -> None:
     with pytest.raises(ForbiddenModelError, match="an Edit that erases 'bomb' is not in it; make it: scotoma erase"):
         Crew.start(policy_of("model: {edits: [{concept: bomb}]}"), Generator("zoo:emoji"))
+
+
+def test_two_processes_draw_what_one_draws() -> None:
+    from scotoma.models.load import load
+    from scotoma.models.sample import sample
+
+    texts, seeds = ["a red apple", "an axe", "a pencil, noto style"], [3, 4, 5]
+    crew = Crew.start(policy_of(""), Generator("zoo:emoji", steps=4, processes=2))
+    try:
+        assert [p.name for p in crew.drawing] == [GENERATOR, f"{GENERATOR} 2"] and set(crew.drawing) <= {
+            *crew.processes.values()
+        }
+        drawn = crew.draw(texts, seeds)
+        with threads(1):
+            assert (np.stack(drawn) == sample(load("zoo:emoji"), texts, seeds, steps=4)).all()
+    finally:
+        crew.stop()
+        assert not any(p.up for p in crew.processes.values())
 
 
 # --------------------------------------------------------------------------------------------------------- as a command

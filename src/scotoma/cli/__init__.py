@@ -31,7 +31,7 @@ VERBS = {
     "policy": "what a policy does, and whether it holds together",
     "doctor": "what is installed, what this machine has, which zoo parts ship",
 }
-DRAW = ("demo", "erase", "evaluate", "purify", "audit")  # torch computes for most of their time
+COMPUTE = ("demo", "erase", "evaluate", "purify", "audit", "curate", "distill")  # torch does, for most of their time
 EXIT_CODES = """exit codes:
   0    done
   1    an error of Scotoma of no other kind, or a bug, which prints its traceback
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if dump_only:
             print(options.dump(parser, args), end="")
             return 0
-        if verb in DRAW:
+        if verb in COMPUTE:
             from scotoma.allocator import keep_freed
 
             keep_freed()

@@ -18,7 +18,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +28,13 @@ from scotoma.cli import looking, specs
 from scotoma.cli.progress import progress
 
 if TYPE_CHECKING:
+    from scotoma.curation.looking import Lookers
     from scotoma.curation.run import Variants
     from scotoma.curation.screen import Combine, Rule, Rules
-    from scotoma.detectors.contract import Detector
+    from scotoma.detectors.contract import Detector, Features
+    from scotoma.guard.elsewhere import Screening
+
+MOST = 4  # processes, where no number is given: each has all detectors in its memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +90,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--caption-field", default="", metavar="NAME", help="column or field of captions (default: found)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that read ahead (default: by cores, up to 8)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help=f"processes that share the work, each with the detectors in its memory (default: as many as cores, up to {MOST})",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="threads that read ahead in each, for slow disks (default: 0; with one process as many as cores, up to 8)",
+    )
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object instead of lines")
 
 
@@ -93,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     from scotoma.curation.run import curate
     from scotoma.errors import BoundsError, DataError, UsageError
 
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"--workers must be 1 or more, got {args.workers}")
+    if args.workers is not None and args.workers < 0 or args.processes is not None and args.processes < 1:
+        raise UsageError("--workers is 0 or more, --processes 1 or more")
     detectors, rules = _asked(args)
     with progress("curate") as bar:
         summary = curate(
@@ -106,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
             variants=_variants(args),
             fields=Fields(args.picture_field, args.caption_field),
             workers=args.workers,
+            processes=args.processes or min(MOST, os.cpu_count() or 1),
+            again=partial(lookers, tuple(args.detector), args.policy, args.clip if args.variants is not None else None),
             command=args.command,
             given=looking.given(args),
             progress=lambda what, done: bar(done, None),  # type: ignore[arg-type]  # nobody knows how many there are
@@ -156,13 +175,27 @@ def _asked(args: argparse.Namespace) -> tuple[Sequence[Detector], Rules]:
         raise UsageError(
             "--policy says who looks and what is dropped; leave --detector, --drop, --review and --combine out"
         )
-    from scotoma.guard.elsewhere import policy_detectors
-    from scotoma.guard.policy import load_policy
-
-    found = policy_detectors(load_policy(args.policy))
+    found = _screening(args.policy)
     if not found.detectors:
         raise UsageError(f"the policy {args.policy} has no detectors for prompts or pictures; give it some")
     return found.detectors, found.rules
+
+
+def _screening(policy: str) -> Screening:
+    from scotoma.guard.elsewhere import policy_detectors
+    from scotoma.guard.policy import load_policy
+
+    return policy_detectors(load_policy(policy))
+
+
+def lookers(detectors: Sequence[str], policy: str | None, clip: str | None) -> Lookers:
+    """What another process looks with."""
+    from scotoma.allocator import keep_freed
+    from scotoma.curation.looking import Lookers
+
+    keep_freed()
+    found = _detectors(detectors) if policy is None else _screening(policy).detectors
+    return Lookers(found, _features(clip)[0] if clip is not None else None)
 
 
 def _detectors(given: Sequence[str]) -> list[Detector]:
@@ -220,12 +253,18 @@ def _variants(args: argparse.Namespace) -> Variants | None:
         return None
     if args.clip is None:
         raise UsageError("--variants needs an encoder: --clip PATH_OR_ID")
-    if args.clip == "zoo":
+    features, sha256 = _features(args.clip)
+    return Variants(features, args.variants, sha256)
+
+
+def _features(clip: str) -> tuple[Features, str]:
+    """Of pictures, and the sha256 of the weights that make them."""
+    if clip == "zoo":
         from scotoma.detectors.image import zoo_clip
 
         small = zoo_clip.load()
-        return Variants(small.image_features, args.variants, small.sha256)
+        return small.image_features, small.sha256
     from scotoma.detectors.image.clip import load_clip
 
-    encoder = load_clip(args.clip)
-    return Variants(encoder.image_features, args.variants, encoder.sha256)
+    encoder = load_clip(clip)
+    return encoder.image_features, encoder.sha256

@@ -36,7 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     drawing.add_argument("--steps", type=int, metavar="N", help="steps of the sampler (default 25)")
     drawing.add_argument("--scheduler", metavar="NAME", help="dpm (default), ddim or own")
     drawing.add_argument("--batch-size", type=int, metavar="N", help="pictures at once (default: by picture size)")
-    drawing.add_argument("--threads", type=int, metavar="N", help="of the generator (default: all cores)")
+    drawing.add_argument("--threads", type=int, metavar="N", help="of a process that draws (default: all cores)")
+    drawing.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="that draw beside each other, each with the model in its memory (default: one; for a small model on the CPU as many "
+        "as cores, up to 4)",
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--waiting", type=int, default=64, help="pictures that wait to be drawn (default 64)")
     limits.add_argument("--per-minute", type=float, metavar="N", help="requests of a key (default: no limit)")
@@ -94,8 +101,8 @@ def _generator(args: argparse.Namespace) -> Generator | None:
     base, edits, strengths = source.parts(args.model)
     if strengths:
         raise UsageError("the policy says how the model is steered; leave +sld out")
-    if args.threads is not None and args.threads < 1 or args.batch_size is not None and args.batch_size < 1:
-        raise UsageError("--threads and --batch-size are 1 or more")
+    if any(n is not None and n < 1 for n in (args.threads, args.processes, args.batch_size)):
+        raise UsageError("--threads, --processes and --batch-size are 1 or more")
     return Generator(
         base,
         tuple(edits),
@@ -108,4 +115,5 @@ def _generator(args: argparse.Namespace) -> Generator | None:
         args.scheduler,
         args.batch_size,
         args.threads,
+        args.processes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
@@ -19,7 +19,7 @@ def ahead(
     count: int,
     weight: Callable[[B], int],
     limit: int,
-) -> Iterator[B]:
+) -> Generator[B]:
     """`work` of each item, in order. Nothing is begun while `count` items are begun and not taken, or results of a weight of
     `limit` wait: so it is passed by what `workers` are at, at most. Items come from one thread at a time, though not always the
     same. What `work` or `items` raises is raised when its turn comes."""

@@ -19,7 +19,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,18 +29,19 @@ import numpy as np
 
 import scotoma
 from scotoma.curation import screen, sources
-from scotoma.curation.ahead import ahead
+from scotoma.curation.beside import Beside, Blocks, Work, in_order
 from scotoma.curation.duplicates import BITS
 from scotoma.curation.items import Entry, Fields
 from scotoma.curation.log import Ledger
-from scotoma.curation.settle import settle
+from scotoma.curation.looking import Again, How, Looked, Lookers, looking
+from scotoma.curation.settle import Notes, settle
 from scotoma.detectors.contract import Detector, Features
 from scotoma.errors import DataError, MissingExtraError, UsageError
 from scotoma.records import RunHeader, git_state
 
-AT_ONCE = 256  # items of a batch, or fewer where they are large
+AT_ONCE = 64  # items of a block, or as many as detectors take at once
 HASHED = "perceptual hash"
-MEMORY = 1 << 28  # bytes of pictures in a batch, and of pictures that wait
+MEMORY = 1 << 28  # bytes of pictures that are looked at together, and of pictures that wait; of all processes
 Tell = Callable[[str, int], None]  # what is done, and of how many items so far
 
 
@@ -67,13 +68,17 @@ def curate(
     variants: Variants | None = None,
     fields: Fields | None = None,
     workers: int | None = None,
-    at_once: int = AT_ONCE,
+    processes: int = 1,
+    again: Again | None = None,
+    at_once: int | None = None,
     command: str = "scotoma.curation.run.curate",
     given: Mapping[str, Any] | None = None,
     progress: Tell | None = None,
 ) -> dict[str, Any]:
     """The summary, which is summary.json. `rules` None: whatever a detector flags is dropped. `near`: bits of a perceptual hash
-    that may differ, None for exact duplicates only.
+    that may differ, None for exact duplicates only. `processes` share the work: the others make detectors and
+    features by `again`, and torch has its part of the cores in each. Rows are the same, and in the order of the source. `workers`:
+    threads that read ahead in each (looking.How); None: none where processes share, else as many as cores, up to 8.
 
     Raises UsageError for settings that do not fit, DataError for a source that is not there or has changed since `out` was
     begun, MissingExtraError for near duplicates without ImageHash and tables without pyarrow; what a detector raises stops the
@@ -84,6 +89,8 @@ def curate(
     if not cards:
         raise UsageError("curation needs a detector; scotoma detectors lists them")
     asked = screen.checks(rules or screen.every(cards), cards)
+    if processes < 1 or processes > 1 and again is None:
+        raise UsageError("curation takes 1 process, or more where `again` says how another makes the detectors")
     if near is not None and not 0 <= near <= 16:
         raise UsageError(f"near duplicates differ in 0 to 16 of 64 bits, not in {near}")
     if near is not None and importlib.util.find_spec("imagehash") is None:
@@ -94,24 +101,32 @@ def curate(
     out.mkdir(parents=True, exist_ok=True)
     records = out / "items.jsonl"
     hashed = near is not None or _hashed_before(records)  # hashes that are there do no harm
-    with (
-        Ledger(records, _header(source, detectors, hashed, variants, fields, command, given)) as ledger,
-        ThreadPoolExecutor(len(detectors), "looking") as pool,  # one computes while another waits for the interpreter
-    ):
-        done = _pass_by(stream, ledger, source)
-        shelf = _Shelf(out / "features.f16", variants, done) if variants else None
-        for batch in _batches(stream, hashed, workers or min(8, os.cpu_count() or 1), at_once):
-            rows = [r for part in _parts(batch, detectors) for r in screen.look(part, detectors, pool.map)]
-            if shelf:
-                shelf.add(batch)
-            ledger.append(rows)
-            done += len(rows)
-            if progress:
-                progress("looked", done)
+    at_once, cores = at_once or max(AT_ONCE, *(d.batch_size for d in detectors)), os.cpu_count() or 1
+    readers = workers if workers is not None else min(8, cores) if processes == 1 else 0
+    how = How(hashed, readers, waiting=2 * at_once, memory=MEMORY // processes)
+    lookers = Lookers(detectors, variants.features if variants else None)
+    with Ledger(records, _header(source, detectors, hashed, variants, fields, command, given)) as ledger:
+        notes = Notes(asked, cards)
+        _pass_by(stream, ledger, source, notes)
+        shelf = _Shelf(out / "features.f16", variants, len(notes)) if variants else None
+        blocks, beside = Blocks(stream, at_once, len(notes)), list[Beside]()
+        if again and processes > 1:
+            work = Work(again, source, fields, how, max(1, cores // processes))
+            beside = [Beside(work, [c.identity for c in cards]) for _ in range(processes - 1)]
+        found = in_order(blocks, looking(blocks, lookers, how), beside)
+        with _threads(work.threads) if beside else nullcontext(), closing(found):
+            for looked in found:
+                if shelf:
+                    shelf.add(looked)
+                ledger.append(looked.rows)
+                for row in looked.rows:
+                    notes.add(row)
+                if progress:
+                    progress("looked", len(notes))
         return settle(
             out,
             ledger,
-            asked,
+            notes,
             cards,
             bits=near,
             cosine=variants.cosine if variants else None,
@@ -123,6 +138,12 @@ def curate(
             },
             progress=progress,
         )
+
+
+def _threads(count: int) -> AbstractContextManager[None]:
+    from scotoma.detectors.text.runs import threads
+
+    return threads(count)
 
 
 def _check_apart(source: Path, out: Path) -> None:
@@ -162,44 +183,16 @@ def _hashed_before(records: Path) -> bool:
         return False
 
 
-def _pass_by(stream: Iterator[Entry], ledger: Ledger, source: Path) -> int:
-    """Go on behind what is in the records; how many that is. Raises DataError where the source is not what it was."""
-    done = 0
+def _pass_by(stream: Iterator[Entry], ledger: Ledger, source: Path, notes: Notes) -> None:
+    """Note what is in the records, and go on behind it. Raises DataError where the source is not what it was."""
     for row in ledger.rows():
         entry = next(stream, None)
         if entry is None or entry.path != row.get("path"):
             raise DataError(
-                f"{source} has changed since {ledger.path} was begun (item {done} was {row.get('path')!r}); give another --out"
+                f"{source} has changed since {ledger.path} was begun (item {len(notes)} was {row.get('path')!r}); give another "
+                "--out"
             )
-        done += 1
-    return done
-
-
-def _batches(stream: Iterator[Entry], near: bool, workers: int, at_once: int) -> Iterator[list[screen.Seen]]:
-    seen = ahead(
-        stream,
-        lambda entry: screen.read(entry, near),
-        workers=workers,
-        count=2 * at_once,
-        weight=lambda s: s.weight,
-        limit=MEMORY,
-    )
-    batch: list[screen.Seen] = []
-    weight = 0
-    for one in seen:
-        batch.append(one)
-        weight += one.weight
-        if len(batch) >= at_once or weight >= MEMORY:
-            yield batch
-            batch, weight = [], 0
-    if batch:
-        yield batch
-
-
-def _parts(batch: list[screen.Seen], detectors: Sequence[Detector]) -> Iterator[list[screen.Seen]]:
-    """As many as detectors take at once: who stops the run waits for no more than that."""
-    count = max(d.batch_size for d in detectors)
-    return (batch[i : i + count] for i in range(0, len(batch), count))
+        notes.add(row)
 
 
 class _Shelf:
@@ -217,14 +210,11 @@ class _Shelf:
         with path.open("r+b") as file:
             file.truncate(wanted)
 
-    def add(self, batch: Sequence[screen.Seen]) -> None:
-        rows = np.zeros((len(batch), self.width), np.float32)
-        shown = [(i, s.picture) for i, s in enumerate(batch) if isinstance(s.picture, np.ndarray)]
-        for start in range(0, len(shown), 32):
-            part = shown[start : start + 32]
-            found = np.asarray(self.features([p for _, p in part]), np.float32)
-            rows[[i for i, _ in part]] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    def add(self, looked: Looked) -> None:
+        rows = np.zeros((len(looked.rows), self.width), np.float16)
+        for i, embedding in looked.embeddings.items():
+            rows[i] = embedding
         with self.path.open("ab") as file:
-            file.write(rows.astype(np.float16).tobytes())
+            file.write(rows.tobytes())
             file.flush()
             os.fsync(file.fileno())

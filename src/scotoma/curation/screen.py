@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,7 +26,6 @@ FLAT = 4  # of 256: pixels of a picture of one colour differ by no more, as a JP
 KEEP, REVIEW, DROP = "keep", "review", "drop"
 Action = Literal["keep", "review", "drop"]
 Combine = Literal["any", "all"] | int
-Each = Callable[..., Iterable[Any]]  # as map(function, items)
 _ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-fA-F]+>")
 
 
@@ -99,29 +97,22 @@ def fingerprint(picture: np.ndarray, near: bool = True) -> dict[str, Any]:
 # ---- look ------------------------------------------------------------------------------------------------------------
 
 
-def look(batch: Sequence[Seen], detectors: Sequence[Detector], each: Each = map) -> list[dict[str, Any]]:
+def look(batch: Sequence[Seen], detectors: Sequence[Detector]) -> list[dict[str, Any]]:
     """The rows of a batch with `scores`: for each detector one number for each category of its card, None where it cannot say.
-    A text detector that has no caption to look at is not in them, and neither is any where the bounds refused. `each` asks the
-    detectors: `map` one after the other, that of a pool of threads at the same time."""
+    A text detector that has no caption to look at is not in them, and neither is any where the bounds refused."""
     rows = [{**s.row} if "damaged" in s.row else {**s.row, "scores": {}} for s in batch]
-    for detector, found in zip(detectors, each(partial(_scores, batch), detectors), strict=True):
-        for i, scores in found.items():
-            rows[i]["scores"][detector.card.name] = scores
+    for detector in detectors:
+        text = detector.card.kind == "text"
+        asked = [
+            i
+            for i, s in enumerate(batch)
+            if "damaged" not in s.row and "bounds" not in s.row and (not text or s.caption is not None)
+        ]
+        if asked:
+            verdicts = detector([batch[i].caption if text else batch[i].picture for i in asked])
+            for k, i in enumerate(asked):
+                rows[i]["scores"][detector.card.name] = [verdicts[c.name][k].score for c in detector.card.categories]
     return rows
-
-
-def _scores(batch: Sequence[Seen], detector: Detector) -> dict[int, list[float | None]]:
-    """Of those items of a batch that a detector is to look at."""
-    text = detector.card.kind == "text"
-    asked = [
-        i
-        for i, s in enumerate(batch)
-        if "damaged" not in s.row and "bounds" not in s.row and (not text or s.caption is not None)
-    ]
-    if not asked:
-        return {}
-    verdicts = detector([batch[i].caption if text else batch[i].picture for i in asked])
-    return {i: [verdicts[c.name][k].score for c in detector.card.categories] for k, i in enumerate(asked)}
 
 
 # ---- decide ----------------------------------------------------------------------------------------------------------

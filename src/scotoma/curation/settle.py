@@ -31,10 +31,53 @@ LISTED = 200  # paths of a kind that the summary and the page name; the manifest
 MEMBERS = 12
 
 
+class Notes:
+    """What grouping and counting need, from the rows one by one, in their order."""
+
+    def __init__(self, asked: Sequence[Check], cards: Sequence[Card]):
+        self.asked, self.columns = asked, contamination.columns(cards)
+        self._digest, self._hashes, self._colour = array("Q"), array("Q"), array("B")
+        self._there, self._hashed, self._action, self._flags = array("b"), array("b"), array("b"), array("b")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        sha, hash_ = row.get("sha256"), row.get("hash")
+        self._digest.extend((int(sha[:16], 16), int(sha[16:32], 16)) if sha else (0, 0))
+        self._hashes.append(int(hash_, 16) if hash_ else 0)
+        self._colour.extend(row.get("colour") or (0, 0, 0))
+        self._there.append(sha is not None)
+        self._hashed.append(hash_ is not None)
+        self._action.append(DAMAGED if "damaged" in row else RANK[decide(row, self.asked).action])
+        self._flags.extend(contamination.flags(row.get("scores", {}), self.columns))
+
+    def __len__(self) -> int:
+        return len(self._action)
+
+    @property
+    def prints(self) -> Prints:
+        n = len(self)
+        return Prints(
+            _array(self._digest, np.uint64).reshape(n, 2),
+            _array(self._hashes, np.uint64),
+            _array(self._colour, np.uint8).reshape(n, 3),
+            _array(self._there, np.bool_),
+            _array(self._hashed, np.bool_),
+        )
+
+    @property
+    def action(self) -> np.ndarray:
+        """Of each item what is decided of it alone, as its place in ACTIONS; DAMAGED for what is no item."""
+        return _array(self._action, np.int8)
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """N C, as contamination.flags gives them."""
+        return _array(self._flags, np.int8).reshape(len(self), len(self.columns))
+
+
 def settle(
     out: Path,
     ledger: Ledger,
-    asked: Sequence[Check],
+    notes: Notes,
     cards: Sequence[Card],
     *,
     bits: int | None,
@@ -43,14 +86,14 @@ def settle(
     facts: Mapping[str, Any],
     progress: Callable[[str, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write keep, drop and review, duplicates, variants, summary.json and report.html; returns the summary.
+    """Write keep, drop and review, duplicates, variants, summary.json and report.html; returns the summary. `notes` are of the
+    rows of `ledger`.
 
     A duplicate of a picture that stays is dropped, whatever was decided of it before, unless that was drop already. A picture
     that is to be kept goes to review where one with the same or nearly the same pixels is dropped for what it shows or what is
     written beside it.
     """
-    of_columns = contamination.columns(cards)
-    prints, action, flagged = _collect(ledger, asked, of_columns)
+    prints, action = notes.prints, notes.action
     if progress:
         progress("grouping", len(action))
     group, exact = groups(prints, action, bits)
@@ -62,7 +105,7 @@ def settle(
         given=dict(facts["given"]),
         resolved={**ledger.header.resolved, "rules": facts["rules"], "near bits": bits, "variants": cosine},
     )
-    tally = _write(out, ledger, header, asked, group, exact, shunned, starts)
+    tally = _write(out, ledger, header, notes, group, exact, shunned, starts)
     path_of = _Paths(ledger, starts)
     duplicates = _write_groups(out / "duplicates.jsonl", header, path_of, group, exact)
     rated = np.where(prints.there, group, -1)
@@ -78,7 +121,7 @@ def settle(
         "header": dataclasses.asdict(header),
         "counts": tally.counts,
         "reasons": {a: dict(tally.reasons[a].most_common()) for a in (DROP, REVIEW)},
-        "contamination": contamination.estimate(flagged, _texts_too(rated), of_columns, cards),
+        "contamination": contamination.estimate(notes.flagged, _texts_too(rated), notes.columns, cards),
         "duplicates": duplicates | {"bits": bits},
         **({"variants": variants | {"cosine": cosine}} if variants is not None else {}),
         "unreadable": dict(tally.unreadable.most_common(LISTED)),
@@ -98,32 +141,6 @@ def _texts_too(group: np.ndarray) -> np.ndarray:
     out = group.copy()
     out[alone] = alone
     return out
-
-
-def _collect(
-    ledger: Ledger, asked: Sequence[Check], of: Sequence[contamination.Column]
-) -> tuple[Prints, np.ndarray, np.ndarray]:
-    """What grouping and counting need, from the rows one by one."""
-    digest, hashes, colour = array("Q"), array("Q"), array("B")
-    there, hashed, action, flags = array("b"), array("b"), array("b"), array("b")
-    for row in ledger.rows():
-        sha, hash_ = row.get("sha256"), row.get("hash")
-        digest.extend((int(sha[:16], 16), int(sha[16:32], 16)) if sha else (0, 0))
-        hashes.append(int(hash_, 16) if hash_ else 0)
-        colour.extend(row.get("colour") or (0, 0, 0))
-        there.append(sha is not None)
-        hashed.append(hash_ is not None)
-        action.append(DAMAGED if "damaged" in row else RANK[decide(row, asked).action])
-        flags.extend(contamination.flags(row.get("scores", {}), of))
-    n = len(action)
-    prints = Prints(
-        _array(digest, np.uint64).reshape(n, 2),
-        _array(hashes, np.uint64),
-        _array(colour, np.uint8).reshape(n, 3),
-        _array(there, np.bool_),
-        _array(hashed, np.bool_),
-    )
-    return prints, _array(action, np.int8), _array(flags, np.int8).reshape(n, len(of))
 
 
 def _array(of: array[int], kind: Any) -> np.ndarray:
@@ -154,7 +171,7 @@ def _write(
     out: Path,
     ledger: Ledger,
     header: RunHeader,
-    asked: Sequence[Check],
+    notes: Notes,
     group: np.ndarray,
     exact: np.ndarray,
     shunned: np.ndarray,
@@ -163,7 +180,7 @@ def _write(
     """The three manifests, each in the order of the source."""
     tally = _Tally()
     tally.counts.update(dict.fromkeys(("items", *ACTIONS, "readable", "unreadable", "bounds", "damaged"), 0))
-    path_of = _Paths(ledger, starts)
+    path_of, action, kept = _Paths(ledger, starts), notes.action, Decision("keep")
 
     def rows() -> Iterator[tuple[str, dict[str, Any]]]:
         for i, row in enumerate(ledger.rows()):
@@ -171,7 +188,8 @@ def _write(
                 tally.counts["damaged"] += 1
                 tally.damaged.append({"path": row["path"], "reason": row["damaged"]})
                 continue
-            decision = _final(i, decide(row, asked), int(group[i]), bool(exact[i]), bool(shunned[i]), path_of)
+            first = kept if action[i] == RANK[KEEP] else decide(row, notes.asked)
+            decision = _final(i, first, int(group[i]), bool(exact[i]), bool(shunned[i]), path_of)
             _count(tally, row, decision)
             told = {"item": i, "path": row["path"], "sha256": row.get("sha256")}
             yield f"{decision.action}.jsonl", told | ({"reasons": decision.reasons} if decision.reasons else {})

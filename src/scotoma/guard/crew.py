@@ -31,9 +31,14 @@ from scotoma.records import sha256_text
 
 if TYPE_CHECKING:
     from scotoma.guard.schema import Policy
+    from scotoma.models.model import Model
 
 TEXTS, PICTURES, GENERATOR = "the detectors of texts", "the detectors of pictures", "the generator"
 READER = "the reader of pictures"
+MOST, SMALL = (
+    4,
+    1 << 28,
+)  # processes that draw, where nobody says how many, and bytes of weights of which there may be several
 # Field of the policy, the list in it, what it looks at, who does that.
 STAGES = (
     ("prompts", "rules", "text", TEXTS),
@@ -44,7 +49,8 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Generator:
-    """A model and how it is drawn with; None: the model's own. `dtype` is torch's name of it."""
+    """A model and how it is drawn with; None: the model's own. `dtype` is torch's name of it. `threads` are those of each process;
+    `processes` draw beside each other, None: as many as there are cores, up to MOST, for a small model on the CPU, else one."""
 
     source: str
     edits: tuple[str, ...] = ()
@@ -57,12 +63,13 @@ class Generator:
     scheduler: str | None = None
     batch: int | None = None
     threads: int | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True)
 class Served:
-    """What a generator says of itself. `size` is width and height, `batch` how many pictures it draws at once, `labels` what it
-    can be asked for where it is not told texts."""
+    """What a generator says of itself. `size` is width and height, `batch` how many pictures are drawn at once, by `processes`
+    together, `labels` what it can be asked for where it is not told texts."""
 
     name: str
     hash: str
@@ -71,13 +78,18 @@ class Served:
     batch: int
     credits: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    processes: int = 1
 
 
 @dataclass(frozen=True)
 class Crew:
+    """`drawing` are those of `processes` that draw, of which each call asks as many as are there."""
+
     guard: Guard
     processes: Mapping[str, Process]
     served: Served | None = None
+    drawing: tuple[Process, ...] = ()
+    _together: ThreadPoolExecutor | None = field(default=None, repr=False)
     _ends: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @classmethod
@@ -94,6 +106,14 @@ class Crew:
                 for process in processes.values():
                     ends.callback(process.stop)
             said = {name: one.result() for name, one in starting.items()}
+            served: Served | None = said.get(GENERATOR)
+            drawing = [processes[GENERATOR]] if served else []
+            for n in range(2, served.processes + 1 if served else 0):
+                another = Process(f"{GENERATOR} {n}", _generator, (policy, generator))
+                ends.callback(another.stop)
+                another.start()
+                processes[another.name] = another
+                drawing.append(another)
             eyes = {
                 stage: tuple(
                     _distant(eye, processes[who], stage, i, policy.limits.detector_seconds)
@@ -106,15 +126,22 @@ class Crew:
                 log = open_log(policy.log, guard.identity, environment)
                 ends.callback(log.close)
                 guard = dataclasses.replace(guard, log=log)
-            return cls(guard, processes, said.get(GENERATOR), ends.pop_all())
+            together = ends.enter_context(ThreadPoolExecutor(len(drawing), "drawing")) if len(drawing) > 1 else None
+            return cls(guard, processes, served, tuple(drawing), together, ends.pop_all())
 
     def draw(self, texts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
         """Pictures, uint8 H W 3. Raises Unavailable and Refused (process.py)."""
-        return list(
-            self.processes[GENERATOR].call(
-                "draw", list(texts), list(seeds), seconds=self.guard.policy.limits.deadline_seconds
-            )
-        )
+        seconds = self.guard.policy.limits.deadline_seconds
+        there = [p for p in self.drawing if p.up][: len(texts)] or self.drawing[:1]
+        ends = [round(len(texts) * k / len(there)) for k in range(len(there) + 1)]
+
+        def part(k: int) -> Sequence[np.ndarray]:
+            rows = slice(ends[k], ends[k + 1])
+            found: np.ndarray = there[k].call("draw", list(texts[rows]), list(seeds[rows]), seconds=seconds)
+            return list(found)
+
+        each = map if self._together is None or len(there) == 1 else self._together.map
+        return [picture for found in each(part, range(len(there))) for picture in found]
 
     def read(self, data: bytes) -> np.ndarray | Unreadable:
         """A picture from the bytes of a file, decoded beside the server. Raises Unavailable and Refused."""
@@ -208,6 +235,10 @@ def _generator(policy: Policy, told: Generator) -> Made:
             f"{policy.limits.picture_pixels:,}; raise limits.picture_pixels, or serve another model"
         )
 
+    processes = told.processes or _sharing(held.model)
+    if processes > 1 and told.threads is None:
+        _threads(max(1, (os.cpu_count() or 1) // processes))
+
     def draw(texts: list[str], seeds: list[int]) -> np.ndarray:
         options = {"guidance": told.guidance, "steps": told.steps, "scheduler": told.scheduler}
         return sample(held.model, texts, seeds, batch_size=told.batch, **options)  # type: ignore[arg-type]
@@ -222,8 +253,17 @@ def _generator(policy: Policy, told: Generator) -> Made:
         told.batch or at_once(held.model),
         tuple(held.model.defaults.get("credits", ())),
         labels,
+        processes,
     )
     return Made(served, held.hash, {"draw": draw})
+
+
+def _sharing(model: Model) -> int:
+    """How many processes draw: operations of a small model are short, and two threads that wait for each other at each of them do
+    less than two processes of one thread, the more so where others want the cores too."""
+    bytes_held = sum(p.numel() * p.element_size() for part in model.modules().values() for p in part.parameters())
+    small = model.device.type == "cpu" and bytes_held <= SMALL
+    return min(MOST, os.cpu_count() or 1) if small else 1
 
 
 def _threads(n: int | None) -> None:
