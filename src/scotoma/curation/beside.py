@@ -24,7 +24,7 @@ from typing import NamedTuple
 from scotoma.curation import sources
 from scotoma.curation.items import Entry, Fields
 from scotoma.curation.looking import Again, Block, How, Looked, looking
-from scotoma.errors import DataError
+from scotoma.errors import DataError, UsageError
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
 FEW = 256  # items for which no other process is started, since that takes longer
@@ -134,7 +134,8 @@ class _Asked(NamedTuple):
 class Beside:
     """A process that looks at blocks. `identities` are those of the detectors that it has to come up with.
 
-    Calling it raises what its detectors raise, and DataError where it dies, has other detectors, or finds another source.
+    Calling it raises what its detectors raise, UsageError where it cannot be started, and DataError where it dies, has other
+    detectors, or finds another source.
     """
 
     def __init__(self, work: Work, identities: Sequence[str]):
@@ -148,9 +149,15 @@ class Beside:
         with self._lock:
             if blocks.over or self._stopped:
                 return
-            pipe, theirs = SPAWN.Pipe()
-            self._child = SPAWN.Process(target=_live, args=(theirs, self.work), daemon=True)
-            self._child.start()
+            try:
+                pipe, theirs = SPAWN.Pipe()
+                child = SPAWN.Process(target=_live, args=(theirs, self.work), daemon=True)
+                child.start()
+            except OSError as e:
+                raise UsageError(
+                    f"another process cannot be started ({e.strerror or e}); run with --processes 1"
+                ) from e
+            self._child = child
             theirs.close()
         with pipe:
             if self._received(pipe) != self.identities:

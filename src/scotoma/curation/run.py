@@ -77,7 +77,8 @@ def curate(
 ) -> dict[str, Any]:
     """The summary, which is summary.json. `rules` None: whatever a detector flags is dropped. `near`: bits of a perceptual hash
     that may differ, None for exact duplicates only. `processes` share the work: the others make detectors and
-    features by `again`, and torch has its part of the cores in each. Rows are the same, and in the order of the source. `workers`:
+    features by `again`, and torch has its part of the cores in each (a script that asks for them begins under
+    `if __name__ == "__main__"`, as `multiprocessing` wants it). Rows are the same, and in the order of the source. `workers`:
     threads that read ahead in each (looking.How); None: none where processes share, else as many as cores, up to 8.
 
     Raises UsageError for settings that do not fit, DataError for a source that is not there or has changed since `out` was
