@@ -30,6 +30,7 @@ import screening
 from recording import number
 from serving import Server, serve, wrk
 
+from scotoma.guard.crew import MOST
 from scotoma.records import Figure, write_text
 
 HERE = Path(__file__).parent
@@ -160,14 +161,19 @@ print(count / (time.monotonic() - begun))
 
 
 def images(size: Size) -> dict[str, Figure]:
-    """Pictures a second of the sampler alone, of the server with 96 clients, and of the sampler again."""
+    """Pictures a second of the sampler alone, of the server with 96 clients, and of the sampler again; and of as many samplers as
+    the server has, beside each other and alone."""
     folder = served(size.steps)
     file = harmless(FOLDER / "prompts", 4096)
-    count = str(size.pictures)
 
-    def alone() -> float:
-        call = [sys.executable, "-c", ALONE, str(folder), count, str(size.steps), str(file)]
-        return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+    def alone(processes: int = 1) -> float:
+        call = [sys.executable, "-c", ALONE, str(folder), str(size.pictures // processes), str(size.steps), str(file)]
+        shared = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} if processes > 1 else {}
+        running = [
+            subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env={**os.environ, **shared})
+            for _ in range(processes)
+        ]
+        return sum(float(p.communicate()[0]) for p in running)
 
     before = alone()
     (FOLDER / "audit.jsonl").unlink(missing_ok=True)
@@ -185,7 +191,7 @@ def images(size: Size) -> dict[str, Figure]:
             "scotoma_batch_items_count", line="drawing"
         )
         statuses = server.statuses()
-    after = alone()
+    after, beside = alone(), alone(min(MOST, os.cpu_count() or 1))
     middle = [d for d in done if d[0] > done[0][0] + size.seconds / 3 and d[0] < done[0][0] + 2 * size.seconds]
     own = (before + after) / 2
     if len(middle) < 2:
@@ -193,9 +199,11 @@ def images(size: Size) -> dict[str, Figure]:
     rate = (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
     return {
         "image_throughput_share": number(rate / own),
+        "image_throughput_share_of_processes": number(rate / beside),
         "image_per_s": number(rate),
         "sampler_per_s": number(own),
         "sampler_per_s_before": number(before),
+        "sampler_per_s_processes": number(beside),
         "image_batch": number(batch),
         "image_refused": recording.rate(statuses.get("400", 0), sum(statuses.get(s, 0) for s in ("200", "400"))),
     }
