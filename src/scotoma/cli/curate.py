@@ -94,7 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help=f"processes that share the work, each with the detectors in its memory (default: as many as cores, up to {MOST})",
+        help="processes that share the work, each with the detectors in its memory (default: as many as cores, up to "
+        f"{MOST}, and as half of the free memory holds)",
     )
     parser.add_argument(
         "--workers",
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
             variants=_variants(args),
             fields=Fields(args.picture_field, args.caption_field),
             workers=args.workers,
-            processes=args.processes or min(MOST, os.cpu_count() or 1),
+            processes=args.processes or _processes(),
             again=partial(lookers, tuple(args.detector), args.policy, args.clip if args.variants is not None else None),
             command=args.command,
             given=looking.given(args),
@@ -186,6 +187,17 @@ def _screening(policy: str) -> Screening:
     from scotoma.guard.policy import load_policy
 
     return policy_detectors(load_policy(policy))
+
+
+def _processes() -> int:
+    """How many there are where nobody says it: this one, and others as large as it is now, with the detectors."""
+    try:
+        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(told["MemAvailable"].split()[0]) << 10
+        held = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, KeyError):  # another system than Linux
+        return 1
+    return min(MOST, os.cpu_count() or 1, 1 + free // (2 * held))
 
 
 def lookers(detectors: Sequence[str], policy: str | None, clip: str | None) -> Lookers:
