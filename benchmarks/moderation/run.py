@@ -104,9 +104,8 @@ def on_fresh(
     there = fresh()
     chosen = [a for a in annotators if a.kind != "llm"]
     votes = votes_on(there, chosen, guideline, ask, {})
-    voters = {a["name"] for a in made.run.summary()["annotators"] if a["role"] == "voter"}
     flagged = by_each(votes, guideline)
-    flagged["vote"] = by_vote(there, [v for v in votes if v.annotator in voters], guideline)
+    flagged["vote"] = by_vote(there, votes, made.run, guideline)
     for route in ROUTES:
         flagged[route] = by_student(there, folder / route, guideline)
     found = {name: against_gold(there, f, guideline) for name, f in flagged.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -246,6 +247,24 @@ def test_who_is_no_better_than_chance_leaves_the_vote_and_a_reserve_takes_its_pl
     assert all(x.label == TRUTH[x.item] for x in run.labels)  # unanimous without the two that left
     pairs = {(p["first"], p["second"]) for p in run.summary()["agreement"][0]["pairs"]}
     assert ("a", "c") in pairs and ("r1", "gold") in pairs
+
+
+def test_votes_by_the_trial(tmp_path):
+    """a is right in all of the 40 items of the trial and weighs ln(40.5 / 0.5); b and c are wrong together in about a quarter. Scaled
+    to three votes a has more than the two that decide. Alike, b and c decide."""
+    wrong = {i: "n" if letter == "p" else "p" for n, (i, letter) in enumerate(sorted(letters().items())) if n % 4 == 0}
+    cast = [Script("a", letters()), Script("b", letters(**wrong)), Script("c", letters(**wrong))]
+    settings = dataclasses.replace(SETTINGS, trial=40)
+    alike = label(DATA, GUIDELINE, [s.annotator() for s in cast], tmp_path, settings=settings)
+    assert {x.item for x in alike.labels if x.label != TRUTH[x.item]} == wrong.keys()
+    weighed = dataclasses.replace(settings, weights="trial")
+    run = label(DATA, GUIDELINE, [s.annotator() for s in cast], tmp_path, settings=weighed)
+    assert all(x.label == TRUTH[x.item] for x in run.labels) and len(cast[0].asked) == 180  # nobody was asked again
+    missed = len({i.id for i in trial(run.items, run.splits, GUIDELINE, 40, 0)} & wrong.keys())
+    assert 4 < missed < 16
+    told = {a["name"]: a["weight"] for a in run.summary()["annotators"]}
+    assert told["a"] == pytest.approx(math.log(40.5 / 0.5))
+    assert told["b"] == told["c"] == pytest.approx(math.log((40.5 - missed) / (missed + 0.5)))
 
 
 def test_nobody_is_judged_without_given_labels_and_where_nobody_is_left_it_says_so(tmp_path):

@@ -72,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quorum", type=int, default=3, help="votes that decide (default 3, fewer voters: most of them)"
     )
+    parser.add_argument(
+        "--weights",
+        choices=("equal", "trial"),
+        default="equal",
+        help="votes count alike (default), or by how often each annotator agrees with labels that came with the data",
+    )
     parser.add_argument("--dawid-skene", action="store_true", help="weigh votes by estimated error rates instead")
     parser.add_argument("--audit", type=int, default=100, metavar="N", help="random items for a person (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of splits and samples (default 0)")
@@ -124,6 +130,7 @@ def _label(args: argparse.Namespace, data: Path) -> int:
         seed=args.seed,
         audit=args.audit,
         quorum=args.quorum,
+        weights=args.weights,
         aggregate="dawid-skene" if args.dawid_skene else "quorum",
         subsets=_subsets(args.subset),
     )

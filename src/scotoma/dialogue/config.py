@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from scotoma.dialogue.schema import LEVELS, Level
 from scotoma.dialogue.vote import Aggregate, Tie
+
+Weights = Literal["equal", "own", "trial"]
 
 
 @dataclass(frozen=True)
 class LabelConfig:
     """What a labelling run does. `subsets` maps the name of an annotator to the number of items that it labels at most; `trial`
     is the number of items with a given label on which annotators are judged (roles.py), `audit` the size of the random sample
-    for a person. `weighted` counts votes by Annotator.weight. `others` off: turns of others than `speaker` are not judged. The
+    for a person. `weights` counts votes alike, by Annotator.weight, or by what the trial made of each (roles.py). `others` off: turns of others than `speaker` are not judged. The
     rest: see views, duplicates, split, vote."""
 
     context_turns: int = 1
@@ -28,7 +31,7 @@ class LabelConfig:
     fewer: bool = True
     tie: Tie = "undecided"
     aggregate: Aggregate = "quorum"
-    weighted: bool = False
+    weights: Weights = "equal"
     least_kappa: float = 0.2
     trial: int = 200
     subsets: Mapping[str, int] = field(default_factory=dict)

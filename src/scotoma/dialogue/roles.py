@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,17 @@ LEAST_TRIED = 20  # labels of an annotator on the trial below which its kappa sa
 @dataclass(frozen=True)
 class Standing:
     """What the trial made of an annotator. `kappa` is that with the given labels of the trial; `role`: voter, left (it stays in
-    the tables), or spare (a reserve that was not needed)."""
+    the tables), or spare (a reserve that was not needed).
+
+    `weight` is the log-odds of agreement with the given labels, a half added to each count and 0 at the least: the weights under
+    which a majority errs least where annotators err independently and about their class alike (Nitzan and Paroush, "Optimal
+    Decision Rules in Uncertain Dichotomous Choice Situations", International Economic Review 23, 1982). 1 without a trial."""
 
     annotator: Annotator
     role: str
     kappa: Figure
     why: str
+    weight: float = 1.0
 
 
 def trial(items: Sequence[Item], splits: Mapping[str, str], guideline: Guideline, n: int, seed: int) -> list[Item]:
@@ -104,7 +110,9 @@ def _tried(
         return Standing(annotator, "left", figure, figure.note)
     if figure.value < least:
         return Standing(annotator, "left", figure, f"kappa {figure.value:.2f} with given labels, under {least:g}")
-    return Standing(annotator, "voter", figure, f"kappa {figure.value:.2f} with given labels")
+    right = sum(s == g for s, g in zip(said, given, strict=True))
+    weight = max(0.0, math.log((right + 0.5) / (len(said) - right + 0.5)))
+    return Standing(annotator, "voter", figure, f"kappa {figure.value:.2f} with given labels", weight)
 
 
 def _shuffled(items: Sequence[Item], seed: int) -> list[Item]:

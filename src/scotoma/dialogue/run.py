@@ -77,10 +77,10 @@ def label(
             asked(s.annotator, "vote", [i for i in own if splits[i.id] != "train"], guideline)
     voters = [s.annotator for s in standings if s.role == "voter"]
 
-    weights = {a.name: a.weight for a in voters} if settings.weighted else None
+    weights = {s.annotator.name: _weight(s, settings) for s in standings if s.role == "voter"}
     labels = vote(
-        items, votes, guideline, quorum=settings.quorum, fewer=settings.fewer, tie=settings.tie, weights=weights,
-        aggregate=settings.aggregate,
+        items, votes, guideline, quorum=settings.quorum, fewer=settings.fewer, tie=settings.tie,
+        weights=None if settings.weights == "equal" else weights, aggregate=settings.aggregate,
     )  # fmt: skip
     history = {item.id: [label] for item, label in zip(items, labels, strict=True)}
     if filler:
@@ -193,16 +193,22 @@ def _facts(
     standings: Sequence[Standing], filler: Annotator | None, strongest: Annotator | None, settings: LabelConfig
 ) -> list[dict[str, Any]]:
     rows = [
-        _fact(s.annotator, s.role, settings) | {"trial": dataclasses.asdict(s.kappa), "why": s.why} for s in standings
+        _fact(s.annotator, s.role, settings)
+        | {"weight": _weight(s, settings), "trial": dataclasses.asdict(s.kappa), "why": s.why}
+        for s in standings
     ]
     for a, role in ((filler, "filler"), (strongest, "strongest")):
-        rows += [_fact(a, role, settings) | {"trial": None, "why": ""}] if a else []
+        rows += [_fact(a, role, settings) | {"weight": 1.0, "trial": None, "why": ""}] if a else []
     return rows
 
 
 def _fact(a: Annotator, role: str, settings: LabelConfig) -> dict[str, Any]:
     told = {"name": a.name, "model": a.model, "kind": a.kind, "role": role, "criticises": a.criticise is not None}
-    return told | {"weight": a.weight if settings.weighted else 1.0, "subset": settings.subsets.get(a.name)}
+    return told | {"subset": settings.subsets.get(a.name)}
+
+
+def _weight(s: Standing, settings: LabelConfig) -> float:
+    return {"equal": 1.0, "own": s.annotator.weight, "trial": s.weight}[settings.weights]
 
 
 def _header(

@@ -90,7 +90,7 @@ def demonstrate(
         annotators,
         out / "labels",
         reserves=reserves,
-        settings=LabelConfig(context_turns=CONTEXT, others=False, seed=seed, subsets=subsets or {}),
+        settings=LabelConfig(context_turns=CONTEXT, others=False, seed=seed, subsets=subsets or {}, weights="trial"),
         command=command,
         tell=lambda done, total: told("answers", done, total),
     )
@@ -113,9 +113,8 @@ def demonstrate(
     header = dataclasses.replace(made.header, resolved=identity, hashes={})
     log = Log(RecordLog(out / "gold_votes.jsonl", header), lambda done, total: told("gold", done, total))
     votes = votes_on(gold, everybody, guideline, log, subsets or {})
-    voters = {a["name"] for a in made.summary()["annotators"] if a["role"] == "voter"}
     flagged = by_each(votes, guideline)
-    flagged["vote"] = by_vote(gold, [v for v in votes if v.annotator in voters], guideline)
+    flagged["vote"] = by_vote(gold, votes, made, guideline)
     for route in routes:
         flagged[route] = by_student(gold, out / route, guideline)
     lap("gold")
@@ -160,9 +159,11 @@ def by_each(votes: Sequence[Vote], guideline: Guideline) -> dict[str, Flagged]:
     return {**out}
 
 
-def by_vote(gold: Sequence[Gold], votes: Sequence[Vote], guideline: Guideline) -> Flagged:
-    """What the vote flags; where it is undecided, what its soft label says."""
-    labels = vote([g.item for g in gold], votes, guideline)
+def by_vote(gold: Sequence[Gold], votes: Sequence[Vote], made: LabelRun, guideline: Guideline) -> Flagged:
+    """What the vote of a run's voters flags, each with the weight that it has there; where it is undecided, what its soft label
+    says."""
+    weights = {a["name"]: a["weight"] for a in made.summary()["annotators"] if a["role"] == "voter"}
+    labels = vote([g.item for g in gold], [v for v in votes if v.annotator in weights], guideline, weights=weights)
     return {x.item: (x.label or _soft(x.probability, guideline)) == guideline.positive for x in labels}
 
 
