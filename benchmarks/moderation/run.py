@@ -106,6 +106,7 @@ def on_fresh(
     votes = votes_on(there, chosen, guideline, ask, {})
     flagged = by_each(votes, guideline)
     flagged["vote"] = by_vote(there, votes, made.run, guideline)
+    flagged["equal vote"] = by_vote(there, votes, made.run, guideline, equal=True)
     for route in ROUTES:
         flagged[route] = by_student(there, folder / route, guideline)
     found = {name: against_gold(there, f, guideline) for name, f in flagged.items()}
@@ -117,7 +118,7 @@ def on_fresh(
     f1 = {a.name: found[a.name]["F1 of commitment"].value or 0.0 for a in chosen}
     best = max(f1, key=f1.__getitem__)
     for route in ROUTES:
-        against = {k: difference(there, flagged[route], flagged[k], guideline) for k in (*f1, "vote")}
+        against = {k: difference(there, flagged[route], flagged[k], guideline) for k in (*f1, "vote", "equal vote")}
         out |= differences(route, against, best, "fresh_")
     return out
 

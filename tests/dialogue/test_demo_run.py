@@ -65,7 +65,7 @@ def test_every_annotator_is_compared_and_nothing_is_done_twice(tmp_path, monkeyp
     assert spare == Counter(g.item.id for g in GOLD)
     assert json.loads((tmp_path / "gold.json").read_text())["best"] == "spare"
     against = {k: f for k, f in made.figures["ngrams"].items() if k.startswith("F1, minus ")}
-    assert set(against) == {f"F1, minus {name}" for name in ("patterns", "costly", "spare", "vote")}
+    assert set(against) == {f"F1, minus {name}" for name in ("patterns", "costly", "spare", "vote", "equal vote")}
     assert {k: f.n for k, f in against.items() if f.n != len(GOLD)} == {"F1, minus costly": 40}
     assert made.figures["spare"]["F1 of commitment"].value == 1 and made.figures["costly"]["accuracy"].n == 40
     again = once()

@@ -114,7 +114,7 @@ def demonstrate(
     log = Log(RecordLog(out / "gold_votes.jsonl", header), lambda done, total: told("gold", done, total))
     votes = votes_on(gold, everybody, guideline, log, subsets or {})
     flagged = by_each(votes, guideline)
-    flagged["vote"] = by_vote(gold, votes, made, guideline)
+    flagged["vote"], flagged["equal vote"] = (by_vote(gold, votes, made, guideline, equal=e) for e in (False, True))
     for route in routes:
         flagged[route] = by_student(gold, out / route, guideline)
     lap("gold")
@@ -123,7 +123,7 @@ def demonstrate(
     names = [a.name for a in everybody]
     best = max(names, key=lambda name: figures[name][f"F1 of {guideline.positive}"].value or 0.0)
     for route in routes:
-        for other in (*names, "vote"):
+        for other in (*names, "vote", "equal vote"):
             figures[route][f"F1, minus {other}"] = difference(gold, flagged[route], flagged[other], guideline)
     rows: dict[str, Any] = {n: {k: dataclasses.asdict(f) for k, f in of.items()} for n, of in figures.items()}
     told_of = {"seconds": seconds, "best": best, "smalltalk": smalltalk is not None, "figures": rows}
@@ -159,10 +159,12 @@ def by_each(votes: Sequence[Vote], guideline: Guideline) -> dict[str, Flagged]:
     return {**out}
 
 
-def by_vote(gold: Sequence[Gold], votes: Sequence[Vote], made: LabelRun, guideline: Guideline) -> Flagged:
-    """What the vote of a run's voters flags, each with the weight that it has there; where it is undecided, what its soft label
-    says."""
-    weights = {a["name"]: a["weight"] for a in made.summary()["annotators"] if a["role"] == "voter"}
+def by_vote(
+    gold: Sequence[Gold], votes: Sequence[Vote], made: LabelRun, guideline: Guideline, *, equal: bool = False
+) -> Flagged:
+    """What the vote of a run's voters flags, each with the weight that it has there, or `equal`: one vote each; where it is
+    undecided, what its soft label says."""
+    weights = {a["name"]: 1.0 if equal else a["weight"] for a in made.summary()["annotators"] if a["role"] == "voter"}
     labels = vote([g.item for g in gold], [v for v in votes if v.annotator in weights], guideline, weights=weights)
     return {x.item: (x.label or _soft(x.probability, guideline)) == guideline.positive for x in labels}
 
