@@ -296,7 +296,8 @@ def contract(size: Size) -> dict[str, Figure]:
 def curate(size: Size) -> dict[str, Figure]:
     folder = FOLDER / "curate"
     folder.mkdir(parents=True, exist_ok=True)
-    return screening.measure(folder, 10 * size.items) | screening.killed(folder, size.items)
+    few, many = screening.measure(folder, size.items), screening.measure(folder, 10 * size.items)
+    return few | {f"{name}_large": f for name, f in many.items()} | screening.killed(folder, size.items)
 
 
 def effects(size: Size) -> dict[str, Figure]:
