@@ -73,15 +73,17 @@ def looking(blocks: Iterable[Block], lookers: Lookers, how: How) -> Generator[Lo
     rows: list[dict[str, Any]] = []
     embeddings: dict[int, np.ndarray] = {}
     part: list[screen.Seen] = []
+    weight = 0
     with closing(reading) as seen:
         for number, last, one in seen:
             part.append(one)
+            weight += one.weight
             del one
-            if last or len(part) >= most or sum(s.weight for s in part) >= how.memory:
+            if last or len(part) >= most or weight >= how.memory:
                 if features:
                     embeddings |= {len(rows) + i: e for i, e in _embedded(part, features).items()}
                 rows += screen.look(part, detectors)
-                part = []
+                part, weight = [], 0
             if last:
                 yield Looked(number, rows, embeddings)
                 rows, embeddings = [], {}

@@ -16,8 +16,8 @@ Weights = Literal["equal", "own", "trial"]
 class LabelConfig:
     """What a labelling run does. `subsets` maps the name of an annotator to the number of items that it labels at most; `trial`
     is the number of items with a given label on which annotators are judged (roles.py), `audit` the size of the random sample
-    for a person. `weights` counts votes alike, by Annotator.weight, or by what the trial made of each (roles.py). `others` off: turns of others than `speaker` are not judged. The
-    rest: see views, duplicates, split, vote."""
+    for a person. `weights` counts votes alike, by Annotator.weight, or by what the trial made of each (roles.py). `others` off:
+    turns of others than `speaker` are not judged. The rest: see views, duplicates, split, vote."""
 
     context_turns: int = 1
     speaker: str = "assistant"

@@ -35,10 +35,8 @@ if TYPE_CHECKING:
 
 TEXTS, PICTURES, GENERATOR = "the detectors of texts", "the detectors of pictures", "the generator"
 READER = "the reader of pictures"
-MOST, SMALL = (
-    4,
-    1 << 28,
-)  # processes that draw, where nobody says how many, and bytes of weights of which there may be several
+MOST = 4  # processes that draw, where nobody says how many
+SMALL = 1 << 28  # bytes of a model's weights of which there may be several in memory unasked
 # Field of the policy, the list in it, what it looks at, who does that.
 STAGES = (
     ("prompts", "rules", "text", TEXTS),
@@ -108,12 +106,18 @@ class Crew:
             said = {name: one.result() for name, one in starting.items()}
             served: Served | None = said.get(GENERATOR)
             drawing = [processes[GENERATOR]] if served else []
-            for n in range(2, served.processes + 1 if served else 0):
-                another = Process(f"{GENERATOR} {n}", _generator, (policy, generator))
-                ends.callback(another.stop)
-                another.start()
-                processes[another.name] = another
-                drawing.append(another)
+            together = None
+            if served and served.processes > 1:
+                together = ThreadPoolExecutor(served.processes, "drawing")
+                ends.callback(together.shutdown, wait=False)  # calls that are under way end with their processes
+                others = [
+                    Process(f"{GENERATOR} {n}", _generator, (policy, generator)) for n in range(2, served.processes + 1)
+                ]
+                for process in others:
+                    ends.callback(process.stop)
+                list(together.map(Process.start, others))
+                processes |= {p.name: p for p in others}
+                drawing += others
             eyes = {
                 stage: tuple(
                     _distant(eye, processes[who], stage, i, policy.limits.detector_seconds)
@@ -126,7 +130,6 @@ class Crew:
                 log = open_log(policy.log, guard.identity, environment)
                 ends.callback(log.close)
                 guard = dataclasses.replace(guard, log=log)
-            together = ends.enter_context(ThreadPoolExecutor(len(drawing), "drawing")) if len(drawing) > 1 else None
             return cls(guard, processes, served, tuple(drawing), together, ends.pop_all())
 
     def draw(self, texts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
