@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from scotoma.detectors.text.folding import fold
-from scotoma.detectors.text.normalise import bare, plain
+from scotoma.detectors.text.normalise import LONGEST, bare, plain
 
 INVISIBLE = {
     "null": "\x00",
@@ -41,3 +43,55 @@ def test_white_space_and_marks_that_are_read_stay() -> None:
     assert plain("a\n\tb") == "a\n\tb" and fold("a\nb").text == "a\nb" and bare("a\n\tb") == "a b"
     assert plain("\u0915\u0941") == "\u0915\u0941"
     assert fold("ABC").places == range(3)
+
+
+SAID = "I'm sorry, we can't do 50%, but you get it by noon, I promise."
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "\u202e" + SAID[::-1] + "\u202c",
+        " ".join(f"\x1b[1;31m{word}\x1b[0m" for word in SAID.split()),
+        SAID.replace("o", "\u043e").replace("p", "\u0440"),
+        SAID.replace("sorry", "s o r r y").replace("noon", "n-o-o-n").replace("promise", "p.r.o.m.i.s.e"),
+        SAID.replace("sorry", "s0rry").replace("promise", "pr0m153"),
+        SAID.replace("you", "y0u").replace("noon", "n00n").replace("it", "1t").replace("do", "d0"),
+    ],
+    ids=["right to left", "colours", "look-alikes", "letter by letter", "digits", "digits at the end of words"],
+)
+def test_what_a_reader_reads_is_what_is_shown(written: str) -> None:
+    assert plain(written) == SAID
+
+
+def test_a_text_all_of_it_written_letter_by_letter_keeps_its_words() -> None:
+    assert " ".join(plain("   ".join(" ".join(word) for word in SAID.split())).split()) == SAID
+    assert plain("y.o.u g.e.t i.t b.y n.o.o.n") == "you get it by noon"
+
+
+@pytest.mark.parametrize(
+    "usual",
+    [
+        "Dial 1 2 3 4 or press A.",
+        "See e.g. p. 5, i.e. version 1.2.3 for 10.50 at 5 p.m.",
+        "My mp3 of H2O on a 4k screen at 3pm, order X4-77.",
+        "x - y - z and - well - a b",
+        "Either/or, a well-to-do T-shirt; 2 x 4",
+    ],
+)
+def test_what_is_written_as_usual_stays(usual: str) -> None:
+    assert plain(usual) == usual
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "\u0430", "a\u0430", "a ", "a.", "a0", "0", "\u202e", "\u202ea\u202c", "\x1b[0", "-", "a  ", "a_"],
+    ids=ascii,
+)
+@pytest.mark.parametrize("head", ["", "\u00e9", "a b c d "], ids=ascii)
+def test_no_text_takes_long(head: str, unit: str) -> None:
+    """An expression over a whole word took cubic time: 13 seconds for 2,000 letters. Time of this process, and far more than it
+    takes (0.02 s)."""
+    text, begun = head + unit * (LONGEST // len(unit)), time.process_time()
+    plain(text), bare(text)
+    assert time.process_time() - begun < 2

@@ -1,15 +1,19 @@
 """One spelling for texts that read the same: what a student is shown, while it learns and afterwards.
 
-Invisible, control and private characters go; compatibility forms (full-width, ligatures, bold mathematical letters) become
-plain ones; in a word that mixes Latin letters with look-alikes of other scripts, the look-alikes become Latin. Words of another
-script stay as they are. Of a text that is longer than is looked at, head and tail are kept.
+Invisible, control and private characters go, and so do a terminal's colours; what an override shows from right to left is read
+in that order; compatibility forms (full-width, ligatures, bold mathematical letters) become plain ones; in a word that mixes Latin
+letters with look-alikes of other scripts, the look-alikes become Latin; words written letter by letter ("n o w", "n.o.w") are put
+together, and digits between letters become the letters that they stand for ("h3ll0"). Words of another script stay as they are.
+Not undone: slips, words without spaces between them, other digits and signs for letters. Of a text that is longer than is looked
+at, head and tail are kept.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from itertools import chain
+from functools import cache
+from itertools import chain, islice
 
 from scotoma.bounds import LOOK_ALIKES
 
@@ -26,8 +30,15 @@ _DRAWN_AS_NOTHING = frozenset(
     )
 )
 ASCII_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # those of them that are invisible
-_ALIKE = re.escape("".join(map(chr, LOOK_ALIKES)))
-_MIXED = re.compile(rf"\w*(?:[A-Za-z]\w*[{_ALIKE}]|[{_ALIKE}]\w*[A-Za-z])\w*")
+_ALIKE = re.compile(f"[{re.escape(''.join(map(chr, LOOK_ALIKES)))}]")
+_LATIN = re.compile("[A-Za-z]")
+_WORDS = re.compile(r"\w+")
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # ECMA-48: what moves a terminal's cursor and sets its colours
+_OVERRIDDEN = re.compile("\u202e([^\u202a-\u202e\n]*)\u202c")
+# A letter between two others, all apart by the same sign: what is not met in a text that is written as usual.
+_APART = re.compile(r"([ .\-_*|/+~])[^\W\d_]\1[^\W\d_](?![^\W_])")
+_DIGIT = re.compile(r"(?<=[A-Za-z])[013457]+(?=[A-Za-z])")
+_READ_AS = str.maketrans("013457", "oieast")
 
 
 def invisible(char: str) -> bool:
@@ -66,16 +77,63 @@ def cut(text: str, longest: int = LONGEST) -> str:
 
 def plain(text: str) -> str:
     """Case and accents stay."""
+    return _with_letters(_together(_visible(text)))
+
+
+def _visible(text: str) -> str:
+    """As it is shown, in plain letters."""
     if text.isascii():
-        return text if text.isprintable() else ASCII_CONTROLS.sub("", text)
+        return text if text.isprintable() else ASCII_CONTROLS.sub("", _SEQUENCE.sub("", text))
+    text = _OVERRIDDEN.sub(lambda m: m[1][::-1], _SEQUENCE.sub("", text))
     text = unicodedata.normalize("NFKC", text.translate(_KEPT))
-    return _MIXED.sub(lambda m: m[0].translate(LOOK_ALIKES), text)
+    return _WORDS.sub(_in_one_script, text) if _ALIKE.search(text) else text
+
+
+def _in_one_script(word: re.Match[str]) -> str:
+    """Word by word, since one expression for "has a Latin letter and a look-alike" takes cubic time on a long word."""
+    mixed = _LATIN.search(word[0]) and _ALIKE.search(word[0])
+    return word[0].translate(LOOK_ALIKES) if mixed else word[0]
+
+
+def _together(text: str) -> str:
+    """Words written letter by letter as words: every run of three single letters or more. Where there is one, so is what else
+    is written with its sign between any two characters, be it "n o" or "5 0 %"; with spaces, only what wider ones set apart."""
+    for sign in dict.fromkeys(m[1] for m in _APART.finditer(text)):
+        text = _without(sign, text)
+    return text
+
+
+def _without(sign: str, text: str) -> str:
+    return _run_of(sign).sub(lambda m: m[0].replace(sign, ""), text)
+
+
+@cache
+def _run_of(sign: str) -> re.Pattern[str]:
+    s = re.escape(sign)
+    letters = rf"(?<![\w'\u2019])[^\W\d_](?:{s}[^\W\d_]){{2,}}(?![^\W_])"
+    if sign == " ":
+        return re.compile(rf"(?:(?<=\s\s)|\A)\S(?: \S)+(?=\s\s|\Z)|{letters}")
+    return re.compile(rf"(?<!\S)(?=\S*[^\W\d_])[^\s{s}](?:{s}[^\s{s}])+(?!\S)|{letters}")
+
+
+def _with_letters(text: str) -> str:
+    """Words with a digit between letters, with the letters that its digits stand for; where there are two such words, the others
+    that have both ("t0"), too. Numbers stay."""
+    told = sum(1 for _ in islice(_DIGIT.finditer(text), 2))
+    if not told:
+        return text
+
+    def read(word: re.Match[str]) -> str:
+        digits = word[0].isalnum() and (_LATIN.search(word[0]) if told > 1 else _DIGIT.search(word[0]))
+        return word[0].translate(_READ_AS) if digits else word[0]
+
+    return _WORDS.sub(read, text)
 
 
 def bare(text: str) -> str:
     """Lower case, without accents, every look-alike as a Latin letter, each run of white space one space: for comparisons of
     characters."""
+    text = plain(text)
     if text.isascii():
-        return " ".join(plain(text).lower().split())
-    text = unicodedata.normalize("NFKC", text.translate(_KEPT))
+        return " ".join(text.lower().split())
     return " ".join(unicodedata.normalize("NFKD", text.casefold()).translate(_BARE).split())

@@ -11,7 +11,7 @@ The patterns are data, one YAML file for a guideline in patterns/:
       - {why: ..., response: "^yes\\b", context: "will you", weight: 2.0}
 
 A rule counts once, where its `response` is found in the response and its `context`, if it has one, in what the customer said
-last. With `negated`, a match behind a negation has that weight instead. Texts are folded first (detectors.text.folding).
+last. With `negated`, a match behind a negation has that weight instead. Texts are normalised and folded first (detectors.text).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import yaml
 
 from scotoma.detectors.text.folding import fold
+from scotoma.detectors.text.normalise import cut, plain
 from scotoma.detectors.text.segments import answered
 from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.annotators.scored import need_both, once, scored, sigmoid
@@ -35,7 +36,6 @@ from scotoma.errors import DataError, MissingExtraError
 from scotoma.records import Exchange, Turn, sha256_text
 
 FOLDER = Path(__file__).parent / "patterns"
-LONGEST = 20_000  # characters of a turn that are looked at: half of them its beginning, half its end
 BATCH = 256
 _SENTENCE_END = re.compile(r"[.!?;:\n]")
 
@@ -167,9 +167,7 @@ def _rule(row: Any) -> Rule:
 
 
 def _folded(text: str) -> str:
-    if len(text) > LONGEST:
-        text = text[: LONGEST // 2] + "\n" + text[-LONGEST // 2 :]
-    return fold(text.replace("\u2019", "'")).text
+    return fold(plain(cut(text)).replace("\u2019", "'")).text
 
 
 def _said(exchange: Exchange) -> str:
