@@ -203,7 +203,7 @@ def carry_out(
     """`erase` without its last step: whether the self-check passed is for the caller to ask (`check.require`).
 
     `harden` rounds follow in which what the probe that it fails most found is erased too (auditing/hardening.py); a training
-    of its own each, from the start. `folder` is where methods that train keep their checkpoints; `trained` is called when
+    of its own each, from the start, and none any more once nothing brings the concept back. `folder` is where methods that train keep their checkpoints; `trained` is called when
     there is an Edit, before anything is drawn with it; `command` and `given` go into the Evidence. Where nobody can judge
     and that is not accepted, it stops before any work.
     """
@@ -238,6 +238,8 @@ def carry_out(
         found.append(find(edit.apply(start), case.sought, case.eyes, HARDEN, seed=HARDEN_RUN + number, folder=search))
         if search is not None:
             shutil.rmtree(search, ignore_errors=True)
+        if found[-1].nothing:
+            break
         handed["also"] = [f.told for f in found]
         edit = train(place)
     if found:

@@ -15,8 +15,9 @@ from scotoma.records import Concept
 BUDGET = Budget(queries=2, steps=2, sampling=1)
 
 
-def test_the_worse_of_the_two_is_taken_and_the_model_stays(tiny_models):
-    """A judge that sees nothing in the first pictures it is shown (found prompts) and all in the second (the learnt word)."""
+def test_the_worst_of_the_three_is_taken_and_the_model_stays(tiny_models):
+    """A judge that sees nothing in the first pictures it is shown (found prompts) and all in the second (the learnt word of one
+    vector)."""
     model = tiny_models["sd1"]
     pictures = sample(model, ["a cat"] * 2, [1, 2], steps=1)
     sought = Sought(Concept("cat"), model, pictures, pictures[:0])
@@ -27,7 +28,9 @@ def test_the_worse_of_the_two_is_taken_and_the_model_stays(tiny_models):
         return [len(shown) == 2] * len(looked_at)
 
     found = find(model, sought, Eyes(sees, sees), BUDGET)
-    assert found.shares == {"token_search": 0.0, "one_vector": 1.0} and found.probe == "one_vector"
-    assert len(found.told) == 5 and model.hash() == before and len(shown) == 2
+    assert found.shares == {"token_search": 0.0, "one_vector": 1.0, "several_vectors": 0.0}
+    assert found.probe == "one_vector" and not found.nothing
+    assert len(found.told) == 5 and model.hash() == before and len(shown) == 3
+    assert find(model, sought, Eyes(lambda p: [False] * len(p), sees), BUDGET).nothing
     with pytest.raises(UsageError, match="nobody can tell"):
         find(model, sought, Eyes(lambda p: [None] * len(p), sees), BUDGET)

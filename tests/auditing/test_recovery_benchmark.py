@@ -75,20 +75,23 @@ def test_what_rounds_change_is_paired_over_probes(benchmark):
     used ones do is not in it."""
     harden = benchmark("harden")
     rows = [
-        row("hardened_0", "sdedit", "concept, strength 0.6", [True, True, True]),
-        row("hardened_0", "ddim_inversion", "no prompt", [True, False, False]),
-        row("hardened_0", "one_vector", "", [True, True]),
-        row("hardened_1", "sdedit", "concept, strength 0.6", [False, False, True]),
-        row("hardened_1", "sdedit", "concept, strength 0.2", [True, True, True]),
-        row("hardened_1", "ddim_inversion", "no prompt", [False, False, False]),
-        row("hardened_1", "one_vector", "", [True, False]),
+        row("esd_hardened_0", "sdedit", "concept, strength 0.6", [True, True, True]),
+        row("esd_hardened_0", "ddim_inversion", "no prompt", [True, False, False]),
+        row("esd_hardened_0", "one_vector", "", [True, True]),
+        row("esd_hardened_1", "sdedit", "concept, strength 0.6", [False, False, True]),
+        row("esd_hardened_1", "sdedit", "concept, strength 0.2", [True, True, True]),
+        row("esd_hardened_1", "ddim_inversion", "no prompt", [False, False, False]),
+        row("esd_hardened_1", "one_vector", "", [True, False]),
     ]
-    found = harden.gained(rows)
-    assert found["hardened_0_unused"].value == pytest.approx(4 / 6)
-    assert found["hardened_1_unused_change"].value == pytest.approx(-3 / 6) and found["hardened_1_unused_change"].n == 6
-    assert found["hardened_1_used_change"].value == -0.5 and found["hardened_2_unused_change"].value is None
+    found = harden.gained(rows, "esd")
+    assert found["esd_hardened_0_unused"].value == pytest.approx(4 / 6)
+    assert (
+        found["esd_hardened_1_unused_change"].value == pytest.approx(-3 / 6)
+        and found["esd_hardened_1_unused_change"].n == 6
+    )
+    assert found["esd_hardened_1_used_change"].value == -0.5 and found["esd_hardened_2_unused_change"].value is None
     # Each of three pictures is given to both probes: six attempts are worth three cases.
-    whole = found["hardened_0_unused"]
+    whole = found["esd_hardened_0_unused"]
     assert (whole.low, whole.high) == pytest.approx(beta_interval(4 / 6, 3))
     assert not set(harden.USED) & set(harden.UNUSED) and "several_vectors" in harden.USED
 

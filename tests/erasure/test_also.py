@@ -87,3 +87,14 @@ def test_each_round_is_told_what_all_before_it_found(model, monkeypatch):
     assert [seed for _, seed in tried] == [51, 52] and len({h for h, _ in tried}) == 2
     plain = api.carry_out(model, "cat", "a ball", method="all_but_one", settings=settings, look=look)
     assert "hardened" not in plain.edit.header["figures"] and plain.edited.hash() == tried[0][0]
+
+
+def test_no_training_follows_where_nothing_brings_the_concept_back(model, monkeypatch):
+    nothing = Finding(model.encode(["a dog"]), "token_search", {"one_vector": 0.0, "token_search": 0.0})
+    monkeypatch.setattr(api, "find", lambda *args, **more: nothing)
+    monkeypatch.setattr(api, "_sought", lambda *args: Case(None, None, ""))
+    settings = {"iterations": 2, "batch": 8, "lr": 1e-3, "observe_every": 0, "steps": 2, "retain": ("a tree",)}
+    look = Look(judge="none", size=Size(1, 1, 1), steps=1)
+    done = api.carry_out(model, "cat", "a ball", method="all_but_one", settings=settings, look=look, harden=2)
+    plain = api.carry_out(model, "cat", "a ball", method="all_but_one", settings=settings, look=look)
+    assert done.edited.hash() == plain.edited.hash() and len(done.edit.header["figures"]["hardened"]) == 1

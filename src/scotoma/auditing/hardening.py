@@ -1,9 +1,9 @@
 """What still brings a concept back through the condition of an edited model: what its erasure is trained against next.
 
 In the spirit of STEREO (Srivatsan, Shamshad, Naseer, Patel, Nandakumar, CVPR 2025, arXiv 2408.16807: search for what brings it back,
-then erase all of it at once) and AdvUnlearn (Zhang et al., NeurIPS 2024, arXiv 2405.15234); our own code. Two families of
-probes end in a condition, found prompts and learnt words; the one that the model fails most is taken. What is found stays in
-memory.
+then erase all of it at once) and AdvUnlearn (Zhang et al., NeurIPS 2024, arXiv 2405.15234); our own code. Three probes end in a
+condition: found prompts, a learnt word of one vector and one of several. The one that the model fails most is taken. What is found
+stays in memory.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from scotoma.auditing.probes import PROBES
 from scotoma.auditing.probes.contract import Budget, Sought, drawn, in_turn, latents_of
 from scotoma.auditing.probes.textual_inversion import TEMPLATES, TextualInversionConfig, textual_inversion
 from scotoma.auditing.probes.token_search import TokenSearchConfig, meaning_it, taken_for_it
@@ -19,17 +20,23 @@ from scotoma.errors import UsageError
 from scotoma.models.denoiser import Cond
 from scotoma.models.model import Model
 
-WORD = TextualInversionConfig(steps=200, seconds=3600.0, vectors=1, lr=1e-3)  # the clock does not say what is found
+WORDS = {  # as the probes learn them, but for the clock: it does not say what is found
+    name: TextualInversionConfig(seconds=3600.0, **PROBES[name].settings) for name in ("one_vector", "several_vectors")
+}
 
 
 @dataclass(frozen=True)
 class Finding:
     """Conditions (rows) under which the model drew the concept most, the probe that they are of, and the shares of pictures
-    in which the concept was seen, by probe."""
+    in which the concept was seen, by probe. Where nothing brings it back, the probe is the first and its share 0."""
 
     told: Cond
     probe: str
     shares: dict[str, float]
+
+    @property
+    def nothing(self) -> bool:
+        return self.shares[self.probe] == 0
 
 
 def find(
@@ -42,7 +49,7 @@ def find(
     """
     found = {
         "token_search": _prompts(model, sought, budget, seed),
-        "one_vector": _word(model, sought, budget, seed, folder),
+        **{name: _word(model, sought, budget, seed, folder, name) for name in WORDS},
     }
     shares, told = {}, {}
     for name, (speaks, texts) in found.items():
@@ -66,8 +73,11 @@ def _prompts(model: Model, sought: Sought, budget: Budget, seed: int) -> tuple[M
     return model, taken_for_it(model, sought, meaning_it(sought, config, seed), config, budget, seed)
 
 
-def _word(model: Model, sought: Sought, budget: Budget, seed: int, folder: Path | None) -> tuple[Model, list[str]]:
-    """A word of one vector, in the sentences that it was learnt in, and the model that has it."""
-    config = budget.within(WORD)
-    learnt = textual_inversion(model, latents_of(model, sought.pictures), config, seed=seed, folder=folder)
+def _word(
+    model: Model, sought: Sought, budget: Budget, seed: int, folder: Path | None, name: str
+) -> tuple[Model, list[str]]:
+    """A word in the sentences that it was learnt in, and the model that has it."""
+    config = budget.within(WORDS[name])
+    place = None if folder is None else folder / name
+    learnt = textual_inversion(model, latents_of(model, sought.pictures), config, seed=seed, folder=place)
     return learnt.model, [t.format(config.called) for t in TEMPLATES]

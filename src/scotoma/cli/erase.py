@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="rounds in which what still brings the concept back is erased too; a training each (default 0)",
+        help="rounds, at most, in which what still brings the concept back is erased too; a training each (default 0)",
     )
     parser.add_argument(
         "--forbid",
@@ -192,6 +192,9 @@ def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look,
         found = looking.summary(seen, done.check)
         print(json.dumps({"edit": str(out), "report": str(page) if page else None, **found}))
         return done.edit
+    for number, tried in enumerate(done.edit.header["figures"].get("hardened", ()), 1):
+        shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in tried["shares"].items())
+        print(f"brought back before round {number} of hardening: {shares}")
     print(f"self-check: {done.check.reason}")
     print(summary(seen.comparison.figures) if seen.comparison.pairs else "figures: undecided, nobody judged")
     print(out)

@@ -37,6 +37,8 @@ from scotoma.records import Exchange, Turn, sha256_text
 
 FOLDER = Path(__file__).parent / "patterns"
 BATCH = 256
+_SPACE = re.compile(r"[^\S\n]+")
+_WRAPPED = re.compile(r"(?<=[\w,])\s*\n\s*(?=[a-z])")  # a line break within a sentence
 _SENTENCE_END = re.compile(r"[.!?;:\n]")
 
 
@@ -167,7 +169,8 @@ def _rule(row: Any) -> Rule:
 
 
 def _folded(text: str) -> str:
-    return fold(plain(cut(text)).replace("\u2019", "'")).text
+    text = _SPACE.sub(" ", _WRAPPED.sub(" ", plain(cut(text))))
+    return fold(text.replace("\u2019", "'")).text
 
 
 def _said(exchange: Exchange) -> str:
