@@ -54,11 +54,20 @@ SAID = "I'm sorry, we can't do 50%, but you get it by noon, I promise."
         "\u202e" + SAID[::-1] + "\u202c",
         " ".join(f"\x1b[1;31m{word}\x1b[0m" for word in SAID.split()),
         SAID.replace("o", "\u043e").replace("p", "\u0440"),
+        SAID.replace("do", "d\u043e").replace("noon", "n\u043e\u043en").replace("I p", "\u0406 \u0440"),
         SAID.replace("sorry", "s o r r y").replace("noon", "n-o-o-n").replace("promise", "p.r.o.m.i.s.e"),
         SAID.replace("sorry", "s0rry").replace("promise", "pr0m153"),
         SAID.replace("you", "y0u").replace("noon", "n00n").replace("it", "1t").replace("do", "d0"),
     ],
-    ids=["right to left", "colours", "look-alikes", "letter by letter", "digits", "digits at the end of words"],
+    ids=[
+        "right to left",
+        "colours",
+        "look-alikes",
+        "words of them",
+        "letter by letter",
+        "digits",
+        "digits at the end of words",
+    ],
 )
 def test_what_a_reader_reads_is_what_is_shown(written: str) -> None:
     assert plain(written) == SAID
@@ -76,6 +85,7 @@ def test_a_text_all_of_it_written_letter_by_letter_keeps_its_words() -> None:
         "See e.g. p. 5, i.e. version 1.2.3 for 10.50 at 5 p.m.",
         "My mp3 of H2O on a 4k screen at 3pm, order X4-77.",
         "x - y - z and - well - a b",
+        "\u0410 \u0441\u043e\u043a - juice, \u0447\u0430\u0439 - tea",
         "Either/or, a well-to-do T-shirt; 2 x 4",
     ],
 )

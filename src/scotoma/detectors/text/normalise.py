@@ -1,11 +1,11 @@
 """One spelling for texts that read the same: what a student is shown, while it learns and afterwards.
 
 Invisible, control and private characters go, and so do a terminal's colours; what an override shows from right to left is read
-in that order; compatibility forms (full-width, ligatures, bold mathematical letters) become plain ones; in a word that mixes Latin
-letters with look-alikes of other scripts, the look-alikes become Latin; words written letter by letter ("n o w", "n.o.w") are put
-together, and digits between letters become the letters that they stand for ("h3ll0"). Words of another script stay as they are.
-Not undone: slips, words without spaces between them, other digits and signs for letters. Of a text that is longer than is looked
-at, head and tail are kept.
+in that order; compatibility forms (full-width, ligatures, bold mathematical letters) become plain ones; look-alikes of other scripts
+become Latin in a word that mixes them with Latin letters, and everywhere in a text that has Latin letters and of other scripts
+look-alikes alone; words written letter by letter ("n o w", "n.o.w") are put together, and digits between letters become the
+letters that they stand for ("h3ll0"). Other words of another script stay as they are. Not undone: slips, words without spaces
+between them, other digits and signs for letters. Of a text that is longer than is looked at, head and tail are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ _DRAWN_AS_NOTHING = frozenset(
     )
 )
 ASCII_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # those of them that are invisible
-_ALIKE = re.compile(f"[{re.escape(''.join(map(chr, LOOK_ALIKES)))}]")
+# Capitals beside those that bounds.py reads in lower case: Cyrillic, then Greek.
+_CAPITALS = str.maketrans(
+    "\u0410\u0412\u0415\u0405\u0406\u0408\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
+    "ABESIJKMHOPCTYX" + "ABEZHIKMNOPTYX",
+)
+_ALIKES = {**LOOK_ALIKES, **_CAPITALS}
+_ALIKE = re.compile(f"[{''.join(map(chr, _ALIKES))}]")
 _LATIN = re.compile("[A-Za-z]")
 _WORDS = re.compile(r"\w+")
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # ECMA-48: what moves a terminal's cursor and sets its colours
@@ -86,13 +93,24 @@ def _visible(text: str) -> str:
         return text if text.isprintable() else ASCII_CONTROLS.sub("", _SEQUENCE.sub("", text))
     text = _OVERRIDDEN.sub(lambda m: m[1][::-1], _SEQUENCE.sub("", text))
     text = unicodedata.normalize("NFKC", text.translate(_KEPT))
-    return _WORDS.sub(_in_one_script, text) if _ALIKE.search(text) else text
+    if not _ALIKE.search(text):
+        return text
+    if _LATIN.search(text) and not any(map(_of_another_script, set(text))):
+        return text.translate(_ALIKES)
+    return _WORDS.sub(_in_one_script, text)
+
+
+@cache
+def _of_another_script(char: str) -> bool:
+    """A letter that is neither Latin nor looks like it: who writes another script uses some."""
+    foreign = char.isalpha() and not char.isascii() and ord(char) not in _ALIKES
+    return foreign and not unicodedata.name(char, "").startswith("LATIN")
 
 
 def _in_one_script(word: re.Match[str]) -> str:
     """Word by word, since one expression for "has a Latin letter and a look-alike" takes cubic time on a long word."""
     mixed = _LATIN.search(word[0]) and _ALIKE.search(word[0])
-    return word[0].translate(LOOK_ALIKES) if mixed else word[0]
+    return word[0].translate(_ALIKES) if mixed else word[0]
 
 
 def _together(text: str) -> str:
