@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,3 +108,11 @@ def test_what_it_refuses():
         word_list({"arms": []})
     with pytest.raises(UsageError, match="looks at texts or exchanges, got int"):
         word_list({"arms": ["gun"]})([3])
+
+
+def test_a_long_text_of_single_letters_takes_no_time() -> None:
+    """Every run of up to 24 letters was looked up: 2.3 seconds for 20,000 characters, 0.03 now. Time of this process."""
+    letters = " ".join("qwertzuiopa"[i * i % 11] for i in range(10_000))
+    found, begun = WordList(["bomb", "refund"]), time.process_time()
+    assert [h.word for h in found.find(f"{letters} b o o o m b")] == ["bomb"]
+    assert time.process_time() - begun < 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ _WORD = re.compile(r"[$@]?[^\W_](?:[$@+|!\u20ac]*[^\W_])*")
 _LEET = str.maketrans("03456789@$+\u20ac2", "oeasgtbgastez")
 _BARS = re.compile(r"[1|!]")  # i or l
 _STRETCHED = re.compile(r"(.)\1{2,}")
+_REPEATED = re.compile(r"(.)\1+")
 
 
 _LONGEST = 24  # letters of a word that is written letter by letter
@@ -63,6 +65,7 @@ class WordList:
     plurals: bool = True
     # First word of an entry -> all of its words, and the entry as it was given.
     _index: Mapping[str, list[tuple[tuple[str, ...], str]]] = field(init=False, repr=False)
+    _begun: frozenset[str] = field(init=False, repr=False)  # beginnings of first words, each letter once in a row
 
     def __post_init__(self) -> None:
         index: dict[str, list[tuple[tuple[str, ...], str]]] = {}
@@ -74,13 +77,15 @@ class WordList:
                 said = (*parts[:-1], last)
                 index.setdefault(said[0], []).append((said, entry))
         object.__setattr__(self, "_index", index)
+        once = {_REPEATED.sub(r"\1", first) for first in index}
+        object.__setattr__(self, "_begun", frozenset(word[:n] for word in once for n in range(1, len(word) + 1)))
 
     def find(self, text: str) -> list[Hit]:
         """Every word found, in the order of the text; of several that begin at one place, the longest."""
         folded = fold(text)
         words = _words(folded.text)
         best: dict[int, Hit] = {}
-        for reading in (words, _joined(words)):
+        for reading in (words, _joined(words, self._begun)):
             for i, word in enumerate(reading):
                 for first in _readings(word.text):
                     for said, entry in self._index.get(first, ()):
@@ -99,6 +104,7 @@ def _words(folded: str) -> list[Word]:
     return [Word(m.group(), m.start(), m.end()) for m in _WORD.finditer(folded)]
 
 
+@lru_cache(4096)
 def _readings(word: str) -> Sequence[str]:
     """What a word may be: digits and signs as letters (a number stays a number), a bar as i or l, and a letter that stands
     three times or more in a row as that letter once or twice."""
@@ -112,19 +118,32 @@ def _readings(word: str) -> Sequence[str]:
     return out
 
 
-def _joined(words: Sequence[Word]) -> list[Word]:
-    """Every run of neighbouring single letters as one word: "b o m b" and "b.o.m.b", also after "a"."""
+def _joined(words: Sequence[Word], begun: frozenset[str]) -> list[Word]:
+    """Every run of neighbouring single letters as one word: "b o m b" and "b.o.m.b", also after "a". Only those that go on as one
+    of `begun` does, each letter once in a row: a long run has too many others."""
     out: list[Word] = []
     run: list[Word] = []
     for word in [*words, Word("", -1, -1)]:
         if len(word.text) == 1:
             run.append(word)
             continue
-        for i in range(len(run)):
-            for j in range(i + 2, min(len(run), i + _LONGEST) + 1):
-                out.append(Word("".join(w.text for w in run[i:j]), run[i].start, run[j - 1].end))
+        for i, first in enumerate(run):
+            said = {""}
+            for j, last in enumerate(run[i : i + _LONGEST], i + 1):
+                said = {s if s[-1:] == c else s + c for s in said for c in _letters(last.text)} & begun
+                if not said:
+                    break
+                if j > i + 1:
+                    out.append(Word("".join(w.text for w in run[i:j]), first.start, last.end))
         run = []
     return out
+
+
+@cache
+def _letters(char: str) -> frozenset[str]:
+    """What a single character may be read as."""
+    read = char.translate(_LEET)
+    return frozenset({char, read, *(("i", "l") if _BARS.search(read) else ())})
 
 
 def _plurals(word: str) -> set[str]:
