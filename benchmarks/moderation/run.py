@@ -205,7 +205,7 @@ def noise(route: str, dialogues: int, shares: Sequence[float], seeds: Sequence[i
                 ]
                 with tempfile.TemporaryDirectory() as place:
                     folder = Path(place) / "student"
-                    config = DistilConfig(noise=how)  # type: ignore[arg-type]
+                    config = DistilConfig(noise=how, beside=0.0)  # type: ignore[arg-type]
                     distil(labelled, folder, guideline=guideline, route=route, config=config, seed=seed)
                     flagged = np.array(list(by_student(gold, folder, guideline).values()))
                 values.append(2 * float((truth & flagged).sum()) / float(truth.sum() + flagged.sum()))

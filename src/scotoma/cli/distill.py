@@ -33,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level", type=float, default=0.95, help="the recall or false-alarm rate that is wanted (default 0.95)"
     )
     parser.add_argument("--noise", default="drop", help="suspect labels: drop, weigh or off (default drop)")
+    parser.add_argument(
+        "--beside",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the training items, copies with something harmless or a claimed label beside them, under the same label "
+        "(default 0.5; 0 where the whole of a response decides and not any part)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx and model.int8.onnx as well")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object instead of a table")
@@ -51,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise unknown_name("route", args.route, ROUTES)
     made = read_run(args.run)
     labelled = made.labelled()
-    config = DistilConfig(aim=args.aim, level=args.level, noise=args.noise)
+    config = DistilConfig(aim=args.aim, level=args.level, noise=args.noise, beside=args.beside)
     of_route = _with(getattr(config, args.route), args.setting, args.route)
     config = dataclasses.replace(config, **{args.route: of_route})
     with progress(args.route) as bar:

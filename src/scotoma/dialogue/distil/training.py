@@ -1,7 +1,8 @@
 """From a labelled run to the folder of a student. The way is the same for every route:
 
-    items with labels -> suspect labels of the training split out (noise.py) -> class weights -> fit, with an early stop on
-    average precision of validation -> calibration and thresholds on validation (thresholds.py) -> figures on test (figures.py)
+    items with labels -> suspect labels of the training split out (noise.py) -> copies with something beside (beside.py) ->
+    class weights -> fit, with an early stop on average precision of validation -> calibration and thresholds on validation
+    (thresholds.py) -> figures on test (figures.py)
 
 Labels of validation and test are taken as they are: they are the calibrated ones of the run. Items that are still open there, the
 hardest, neither set a threshold nor are in a figure; card and figures.json say how many were decided of how many. The test split
@@ -26,6 +27,7 @@ from scotoma.detectors.text import student as students
 from scotoma.detectors.text.student import Student
 from scotoma.detectors.thresholds import right_at
 from scotoma.dialogue.distil import embedded, encoder, figures, ngrams, noise
+from scotoma.dialogue.distil.beside import with_something
 from scotoma.dialogue.distil.embedded import EmbeddedConfig
 from scotoma.dialogue.distil.encoder import EncoderConfig
 from scotoma.dialogue.distil.ngrams import NgramsConfig
@@ -40,7 +42,8 @@ from scotoma.records import Figure, write_text
 @dataclass(frozen=True)
 class DistilConfig:
     """`aim` with `level`: the threshold on the card, the best F1, or a recall or false-alarm rate that validation keeps. `noise`:
-    suspect labels are dropped, or weigh `suspect_weight`, or nobody looks for them. `soft`: soft labels where a run has them."""
+    suspect labels are dropped, or weigh `suspect_weight`, or nobody looks for them. `soft`: soft labels where a run has them.
+    `beside`: the share of training items of which a copy with something beside it teaches, too (beside.py)."""
 
     aim: Aim = "f1"
     level: float = 0.95
@@ -50,6 +53,7 @@ class DistilConfig:
     noise: Literal["drop", "weigh", "off"] = "drop"
     suspect_weight: float = 0.3
     folds: int = 5
+    beside: float = 0.5
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     embedded: EmbeddedConfig = field(default_factory=EmbeddedConfig)
     ngrams: NgramsConfig = field(default_factory=NgramsConfig)
@@ -59,6 +63,8 @@ class DistilConfig:
             raise UsageError(f"noise is drop, weigh or off, not {self.noise!r}")
         if self.folds < 2 or not 0 <= self.suspect_weight <= 1:
             raise UsageError("folds are 2 or more, suspect_weight is from 0 to 1")
+        if not 0 <= self.beside <= 1:
+            raise UsageError(f"beside is a share from 0 to 1, not {self.beside:g}")
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,15 @@ def distil(
     train, validation, test = (samples(labelled, split, guideline, soft=config.soft) for split in SPLITS)
     learner = ROUTES[route](config)
     clock.lap("load")
-    x, x_validation, x_test = (learner.prepare(part.exchanges) for part in (train, validation, test))
+    copies, of = with_something(train, config.beside, guideline.labels, seed)
+    x, x_validation, x_test = (
+        learner.prepare(e) for e in ([*train.exchanges, *copies], validation.exchanges, test.exchanges)
+    )
     clock.lap("prepare")
-    suspect = _suspects(route, learner, x, x_validation, train, validation, config, seed)
+    own = rows_of(x, np.arange(len(train)))
+    suspect = _suspects(route, learner, own, x_validation, train, validation, config, seed)
     clock.lap("noise")
-    fitted = _fit(learner, x, x_validation, train, validation, suspect, config, seed, tell, folder)
+    fitted = _fit(learner, x, x_validation, train, of, validation, suspect, config, seed, tell, folder)
     clock.lap("fit")
     z = fitted.logits(x_validation)
     calibrated = calibration(config.calibration, z, validation.truth)
@@ -125,7 +135,7 @@ def distil(
     scores = calibrated(fitted.logits(x_test))
     found = figures.measure(test, scores, cuts[chosen], guideline.labels, seed)
     clock.lap("measure")
-    counts = _counts(labelled, train, suspect, guideline)
+    counts = _counts(labelled, train, suspect, len(of), guideline)
     student = Student(
         route=route,
         positive=guideline.positive,
@@ -200,6 +210,7 @@ def _fit(
     x: Any,
     x_validation: Any,
     train: Samples,
+    copies_of: Sequence[int],
     validation: Samples,
     suspect: np.ndarray,
     config: DistilConfig,
@@ -207,7 +218,10 @@ def _fit(
     tell: Tell | None,
     folder: Path,
 ) -> Fitted:
-    kept = np.flatnonzero(~suspect) if config.noise == "drop" else np.arange(len(train))
+    """On the training items, which come first in `x`, and their copies, whose labels are as suspect as the items' own."""
+    of = np.concatenate([np.arange(len(train)), np.asarray(copies_of, np.int64)])
+    rows = np.flatnonzero(~suspect[of]) if config.noise == "drop" else np.arange(len(of))
+    kept = of[rows]
     if len(set(train.truth[kept].tolist())) < 2:
         raise DataError(
             "every item of one label is suspect; look at the labels, or turn confident learning off (noise off)"
@@ -215,11 +229,13 @@ def _fit(
     weights = class_weights(train.truth[kept]) if config.class_weights else np.ones(len(kept))
     if config.noise == "weigh":
         weights = weights * np.where(suspect[kept], config.suspect_weight, 1.0)
-    problem = Problem(rows_of(x, kept), train.targets[kept], weights, x_validation, validation.truth)
+    problem = Problem(rows_of(x, rows), train.targets[kept], weights, x_validation, validation.truth)
     return learner.fit(problem, seed, tell, folder / "checkpoint.safetensors")
 
 
-def _counts(labelled: Sequence[Labelled], train: Samples, suspect: np.ndarray, guideline: Guideline) -> dict[str, Any]:
+def _counts(
+    labelled: Sequence[Labelled], train: Samples, suspect: np.ndarray, copies: int, guideline: Guideline
+) -> dict[str, Any]:
     def by_label(chosen: Sequence[bool] | np.ndarray) -> dict[str, int]:
         found = np.asarray(train.truth)[np.asarray(chosen, bool)]
         return {guideline.positive: int((found == 1).sum()), guideline.negative: int((found == 0).sum())}
@@ -231,6 +247,7 @@ def _counts(labelled: Sequence[Labelled], train: Samples, suspect: np.ndarray, g
         "decided": {split: f"{sum(rows)} decided of {len(rows)}" for split, rows in decided.items()},
         "soft labels": int((train.targets != train.truth).sum()),
         "suspect": by_label(suspect),
+        "copies with something beside": copies,
     }
 
 
