@@ -116,3 +116,9 @@ def test_a_long_text_of_single_letters_takes_no_time() -> None:
     found, begun = WordList(["bomb", "refund"]), time.process_time()
     assert [h.word for h in found.find(f"{letters} b o o o m b")] == ["bomb"]
     assert time.process_time() - begun < 1
+
+
+def test_a_phrase_has_no_word_between_where_letters_are_apart() -> None:
+    one = WordList(["gun up", "up"])
+    assert [h.word for h in one.find("g u n is a very long story and u p")] == ["up"]
+    assert one.find("g u n u p")[0].word == "gun up"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,29 @@ def test_linear_needs_examples_and_scikit_learn(guideline: Guideline, monkeypatc
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError, match=r"the linear annotator needs scikit-learn.*scotoma\[dialogue\]"):
         linear_on_examples()
+
+
+def test_a_negation_that_yaml_takes_for_another_thing_is_refused(tmp_path):
+    text = (FOLDER / "commitments.yaml").read_text().replace("negations: [not,", "negations: [not, no,")
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(DataError, match="unless they are quoted"):
+        read_patterns(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize("unit", ["1..", "1.", "\n", "a\n", "not ", "1"], ids=ascii)
+def test_no_response_takes_long(unit):
+    """Time of this process, and far more than it takes (0.05 s)."""
+    known, begun = read_patterns(FOLDER / "commitments.yaml"), time.process_time()
+    known.log_odds(Exchange(Turn("assistant", "a" + unit * (20_000 // len(unit)) + "A")))
+    assert time.process_time() - begun < 1
+
+
+def test_a_line_for_each_word_is_read_as_words_and_paragraphs_stay():
+    known = read_patterns(FOLDER / "commitments.yaml")
+
+    def odds(text):
+        return known.log_odds(Exchange(Turn("assistant", text)))
+
+    said = "we will refund you the whole fee"
+    assert odds("\n".join(said.split())) == odds(said) == odds(said.replace(" ", "   "))
+    assert odds(f"The ticket is not closed\n\n{said}") == odds(said)

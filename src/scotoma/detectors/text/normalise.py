@@ -1,11 +1,13 @@
 """One spelling for texts that read the same: what a student is shown, while it learns and afterwards.
 
 Invisible, control and private characters go, and so do a terminal's colours; what an override shows from right to left is read
-in that order; compatibility forms (full-width, ligatures, bold mathematical letters) become plain ones; look-alikes of other scripts
-become Latin in a word that mixes them with Latin letters, and everywhere in a text that has Latin letters and of other scripts
-look-alikes alone; words written letter by letter ("n o w", "n.o.w") are put together, and digits between letters become the
-letters that they stand for ("h3ll0"). Other words of another script stay as they are. Not undone: slips, words without spaces
-between them, other digits and signs for letters. Of a text that is longer than is looked at, head and tail are kept.
+in that order; compatibility forms (full-width, ligatures, bold mathematical letters) become plain ones; look-alikes become Latin in
+a word that mixes them with Latin letters, and where there is such a word, in words of look-alikes alone, too, unless the text has
+other letters of their script; words written letter by letter ("r e f u n d", "n.o.w") are put together, and digits between letters
+become the letters that they stand for ("r3fund"). Other words of another script stay as they are. Not undone: slips, words without
+spaces between them, other digits and signs for letters. Of a text that is longer than is looked at, head and tail are kept.
+
+All of it errs on the side of leaving alone: lists of letters, initials, units, codes, formulas and other scripts stay.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from itertools import chain, islice
 
 from scotoma.bounds import LOOK_ALIKES
 
+READING = 2  # goes up where a text is read otherwise than before
 LONGEST = 20_000  # characters that are looked at; far more than 512 tokens
 _GONE = ("Cf", "Cc", "Cs", "Co", "Cn")
 _SPACES = "\t\n\v\f\r\x85"  # controls that set words apart
@@ -41,10 +44,12 @@ _ALIKE = re.compile(f"[{''.join(map(chr, _ALIKES))}]")
 _LATIN = re.compile("[A-Za-z]")
 _WORDS = re.compile(r"\w+")
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # ECMA-48: what moves a terminal's cursor and sets its colours
-_OVERRIDDEN = re.compile("\u202e([^\u202a-\u202e\n]*)\u202c")
-# A letter between two others, all apart by the same sign: what is not met in a text that is written as usual.
-_APART = re.compile(r"([ .\-_*|/+~])[^\W\d_]\1[^\W\d_](?![^\W_])")
-_DIGIT = re.compile(r"(?<=[A-Za-z])[013457]+(?=[A-Za-z])")
+_OVERRIDDEN = re.compile("\u202e([^\u202a-\u202e\n]*)\u202c?")
+_SIGNS = " .-_*"  # between letters of a word that is written letter by letter
+# Two letters in a row that stand alone behind one sign: what is seldom met in a text that is written as usual.
+_APART = re.compile(r"([ .\-_*])[^\W\d_]\1[^\W\d_](?![^\W_])")
+_ALONE = frozenset("aeiouyzw\xe0\xe5\xe9\xf3\xf8\u0430\u0432\u0438\u043a\u043e\u0441\u0443\u044f")  # words of one letter
+_DIGIT = re.compile(r"(?<=[a-z])[013457]+(?=[a-z])")
 _READ_AS = str.maketrans("013457", "oieast")
 
 
@@ -91,61 +96,113 @@ def _visible(text: str) -> str:
     """As it is shown, in plain letters."""
     if text.isascii():
         return text if text.isprintable() else ASCII_CONTROLS.sub("", _SEQUENCE.sub("", text))
-    text = _OVERRIDDEN.sub(lambda m: m[1][::-1], _SEQUENCE.sub("", text))
-    text = unicodedata.normalize("NFKC", text.translate(_KEPT))
+    text = _OVERRIDDEN.sub(_reversed, _SEQUENCE.sub("", text))
+    return _in_latin(unicodedata.normalize("NFKC", text.translate(_KEPT)))
+
+
+def _reversed(span: re.Match[str]) -> str:
+    """Accents stay behind their letters. Hebrew and Arabic are shown from right to left anyway."""
+    if any(unicodedata.bidirectional(c) in ("R", "AL") for c in span[1]):
+        return span[1]
+    letters: list[str] = []
+    for char in span[1]:
+        if letters and unicodedata.combining(char):
+            letters[-1] += char
+        else:
+            letters.append(char)
+    return "".join(reversed(letters))
+
+
+def _in_latin(text: str) -> str:
+    """Word by word, since one expression for "has a Latin letter and a look-alike" takes cubic time on a long word."""
     if not _ALIKE.search(text):
         return text
-    if _LATIN.search(text) and not any(map(_of_another_script, set(text))):
-        return text.translate(_ALIKES)
-    return _WORDS.sub(_in_one_script, text)
+    mixed = [m[0] for m in _WORDS.finditer(text) if _LATIN.search(m[0]) and _ALIKE.search(m[0])]
+    if not mixed:
+        return text
+    whole = any(_is_alike(c) for word in mixed for c in word) and not any(map(_of_another_script, set(text)))
+
+    def latin(word: re.Match[str]) -> str:
+        alike = all(map(_is_alike, word[0])) if whole else False
+        return word[0].translate(_ALIKES) if alike or (_LATIN.search(word[0]) and _ALIKE.search(word[0])) else word[0]
+
+    return unicodedata.normalize("NFC", _WORDS.sub(latin, text))
+
+
+@cache
+def _is_alike(char: str) -> bool:
+    """Looks like a Latin letter and is none."""
+    return ord(char) in _ALIKES and not unicodedata.name(char).startswith("LATIN")
 
 
 @cache
 def _of_another_script(char: str) -> bool:
-    """A letter that is neither Latin nor looks like it: who writes another script uses some."""
-    foreign = char.isalpha() and not char.isascii() and ord(char) not in _ALIKES
-    return foreign and not unicodedata.name(char, "").startswith("LATIN")
-
-
-def _in_one_script(word: re.Match[str]) -> str:
-    """Word by word, since one expression for "has a Latin letter and a look-alike" takes cubic time on a long word."""
-    mixed = _LATIN.search(word[0]) and _ALIKE.search(word[0])
-    return word[0].translate(_ALIKES) if mixed else word[0]
+    """A letter that neither is Latin nor looks like it: who writes another script uses some."""
+    letter = unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lo")
+    return letter and not _is_alike(char) and not unicodedata.name(char, "").startswith("LATIN")
 
 
 def _together(text: str) -> str:
-    """Words written letter by letter as words: every run of three single letters or more. Where there is one, so is what else
-    is written with its sign between any two characters, be it "n o" or "5 0 %"; with spaces, only what wider ones set apart."""
-    for sign in dict.fromkeys(m[1] for m in _APART.finditer(text)):
-        text = _without(sign, text)
+    """Words written letter by letter as words. Where there are two, what else is written so in one word with its sign ("t.o",
+    "5.0.%"); with spaces, only what wider ones set apart."""
+    if not _APART.search(text):
+        return text
+    for sign in _SIGNS:
+        if sign in text:
+            runs = sum(_is_word(m[0].replace(sign, ""), sign) for m in islice(_run_of(sign).finditer(text), 100))
+            if runs > 1:
+                text = _span_of(sign).sub(lambda m: m[0].replace(m[1], ""), text)
+            if runs:
+                text = _run_of(sign).sub(_as_word, text)
     return text
-
-
-def _without(sign: str, text: str) -> str:
-    return _run_of(sign).sub(lambda m: m[0].replace(sign, ""), text)
 
 
 @cache
 def _run_of(sign: str) -> re.Pattern[str]:
+    """Three letters or more, each by itself."""
     s = re.escape(sign)
-    letters = rf"(?<![\w'\u2019])[^\W\d_](?:{s}[^\W\d_]){{2,}}(?![^\W_])"
+    before = r"\w'\u2019" + (s if sign != " " else "")
+    return re.compile(rf"(?<![{before}])[^\W\d_](?:({s})[^\W\d_])(?:{s}[^\W\d_])+(?![^\W_])")
+
+
+@cache
+def _span_of(sign: str) -> re.Pattern[str]:
+    """Characters with the sign between any two, one of them a letter; with spaces, between wider ones."""
+    s = re.escape(sign)
     if sign == " ":
-        return re.compile(rf"(?:(?<=\s\s)|\A)\S(?: \S)+(?=\s\s|\Z)|{letters}")
-    return re.compile(rf"(?<!\S)(?=\S*[^\W\d_])[^\s{s}](?:{s}[^\s{s}])+(?!\S)|{letters}")
+        wide = r"[^\S\n]{2}"
+        return re.compile(rf"(?:(?<={wide})|^)(?=[^\n]*?[^\W\d_])\S(?:( )\S)(?: \S)*(?={wide}|$)", re.MULTILINE)
+    return re.compile(rf"(?<!\S)(?=\S*[^\W\d_])[^\s{s}](?:({s})[^\s{s}])(?:{s}[^\s{s}])*(?!\S)")
+
+
+def _as_word(run: re.Match[str]) -> str:
+    word = run[0].replace(run[1], "")
+    return word if _is_word(word, run[1]) else run[0]
+
+
+def _is_word(letters: str, sign: str) -> bool:
+    """Not a list of letters, words of one letter in a row, or a script that has words of one character. With dots and dashes,
+    initials are put together, too, which says the same."""
+    if sign != " ":
+        return letters.lower() != letters.upper()
+    lower = letters.lower()
+    listed = letters.isupper() and len(letters) < 6
+    return len(letters) > 3 and lower != letters.upper() and not listed and not _ALONE.issuperset(lower)
 
 
 def _with_letters(text: str) -> str:
-    """Words with a digit between letters, with the letters that its digits stand for; where there are two such words, the others
-    that have both ("t0"), too. Numbers stay."""
-    told = sum(1 for _ in islice(_DIGIT.finditer(text), 2))
-    if not told:
+    """Words of four letters or more with a digit between small ones, with the letters that its digits stand for; where there are
+    two, other words that begin with a letter ("t0"), too. Numbers and what begins with one stay."""
+    if not _DIGIT.search(text):
         return text
+    told = sum(len(m[0]) > 3 and bool(_DIGIT.search(m[0])) for m in islice(_WORDS.finditer(text), LONGEST))
 
     def read(word: re.Match[str]) -> str:
-        digits = word[0].isalnum() and (_LATIN.search(word[0]) if told > 1 else _DIGIT.search(word[0]))
-        return word[0].translate(_READ_AS) if digits else word[0]
+        found = len(word[0]) > 3 and _DIGIT.search(word[0])
+        small = told > 1 and _LATIN.match(word[0]) and not word[0][1:].isupper() and word[0].isalnum()
+        return word[0].translate(_READ_AS) if found or small else word[0]
 
-    return _WORDS.sub(read, text)
+    return _WORDS.sub(read, text) if told else text
 
 
 def bare(text: str) -> str:

@@ -91,13 +91,18 @@ class WordList:
                     for said, entry in self._index.get(first, ()):
                         rest = reading[i + 1 : i + len(said)]
                         if len(rest) == len(said) - 1 and all(
-                            s in _readings(w.text) for s, w in zip(said[1:], rest, strict=True)
+                            s in _readings(w.text) and not _a_word_between(folded.text, before, w)
+                            for s, w, before in zip(said[1:], rest, [word, *rest], strict=False)
                         ):
                             end = (rest[-1] if rest else word).end
                             hit = Hit(entry, folded.places[word.start], folded.places[end - 1] + 1)
                             if hit.start not in best or best[hit.start].end < hit.end:
                                 best[hit.start] = hit
         return [best[start] for start in sorted(best)]
+
+
+def _a_word_between(folded: str, a: Word, b: Word) -> bool:
+    return any(map(str.isalnum, folded[a.end : b.start]))
 
 
 def _words(folded: str) -> list[Word]:

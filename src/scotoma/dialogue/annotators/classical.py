@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 
 from scotoma.detectors.text.folding import fold
-from scotoma.detectors.text.normalise import cut, plain
+from scotoma.detectors.text.normalise import READING, cut, plain
 from scotoma.detectors.text.segments import answered
 from scotoma.dialogue.annotators.contract import Annotator
 from scotoma.dialogue.annotators.scored import need_both, once, scored, sigmoid
@@ -38,7 +38,6 @@ from scotoma.records import Exchange, Turn, sha256_text
 FOLDER = Path(__file__).parent / "patterns"
 BATCH = 256
 _SPACE = re.compile(r"[^\S\n]+")
-_WRAPPED = re.compile(r"(?<=[\w,])\s*\n\s*(?=[a-z])")  # a line break within a sentence
 _SENTENCE_END = re.compile(r"[.!?;:\n]")
 
 
@@ -96,7 +95,7 @@ def word_patterns(patterns: str | Path, name: str = "patterns") -> Annotator:
             raise DataError(f"{path} has patterns for {known.guideline!r}, not for the guideline {guideline.name!r}")
         return sigmoid(np.array([known.log_odds(item.exchange) for item in items]))
 
-    return scored(name, f"patterns@{known.sha256[:12]}", "classical", score, BATCH)
+    return scored(name, f"patterns@{known.sha256[:12]}, reading {READING}", "classical", score, BATCH)
 
 
 def read_patterns(path: Path) -> Patterns:
@@ -105,7 +104,11 @@ def read_patterns(path: Path) -> Patterns:
         text = path.read_text(encoding="utf-8")
         told = yaml.safe_load(text)
         rules = tuple(_rule(row) for row in told["rules"])
-        negations = frozenset(str(word) for word in told["negations"])
+        negations = frozenset(told["negations"])
+        if odd := [word for word in negations if not isinstance(word, str)]:
+            raise ValueError(
+                f"the negation {odd[0]} is no text; YAML takes no, off and yes for others unless they are quoted"
+            )
         return Patterns(
             told["guideline"], float(told["bias"]), negations, int(told["window"]), rules, sha256_text(text)
         )
@@ -132,9 +135,8 @@ def linear_on_examples(name: str = "linear on examples", *, descriptions: bool =
     def score(items: Sequence[Item], guideline: Guideline) -> np.ndarray:
         return of_guideline(guideline).predict_proba([item.exchange for item in items])[:, 1]
 
-    return scored(
-        name, "linear, examples and descriptions" if descriptions else "linear, examples", "classical", score, BATCH
-    )
+    lessons = "examples and descriptions" if descriptions else "examples"
+    return scored(name, f"linear, {lessons}, reading {READING}", "classical", score, BATCH)
 
 
 def _fitted(guideline: Guideline, descriptions: bool) -> Any:
@@ -169,8 +171,11 @@ def _rule(row: Any) -> Rule:
 
 
 def _folded(text: str) -> str:
-    text = _SPACE.sub(" ", _WRAPPED.sub(" ", plain(cut(text))))
-    return fold(text.replace("\u2019", "'")).text
+    """Each run of spaces one space; line breaks too, where most words have one, and no sentence ends there."""
+    text = plain(cut(text))
+    if 2 * text.count("\n") > len(text.split()):
+        text = text.replace("\n", " ")
+    return fold(_SPACE.sub(" ", text).replace("\u2019", "'")).text
 
 
 def _said(exchange: Exchange) -> str:

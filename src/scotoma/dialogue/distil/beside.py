@@ -4,7 +4,9 @@ What stands beside a promise does not take it back, and a text that names its ow
 a student of texts that are all written as usual takes an appended piece of JSON for a reason to change its mind.
 
 What is put beside: a response that was not flagged, a claim of either label in various words, and markup around either (JSON, tags,
-tokens of chat templates, headings, code). Where: behind or before the response, behind what was said last, or as a turn of its own.
+tokens of chat templates, headings, code). Where: behind or before the response, behind what was said last, or as a turn of its own,
+which stands before the question of a short answer.
+
 The label stays, for a category that any part of a response can have; one for which the whole decides ("on topic") is
 distilled with `beside` 0.
 """
@@ -14,6 +16,8 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+
+import numpy as np
 
 from scotoma.dialogue.distil.parts import Samples
 from scotoma.records import Exchange, Turn
@@ -47,14 +51,14 @@ SPEAKERS = ("system", "tool", "moderator", "user")
 
 
 def with_something(
-    samples: Samples, share: float, labels: Sequence[str], seed: int
+    samples: Samples, suspect: np.ndarray, share: float, labels: Sequence[str], seed: int
 ) -> tuple[list[Exchange], list[int]]:
     """Copies of about that share of the samples, and which each is of. A sample's copy depends on the seed, its own id and the
-    responses that surely were not flagged."""
+    responses that surely were not flagged, of which none is `suspect` (N bool)."""
     harmless = [
         e.response.text
-        for e, target in zip(samples.exchanges, samples.targets, strict=True)
-        if target <= SURELY_NOT and len(e.response.text.split()) >= LEAST
+        for e, target, doubtful in zip(samples.exchanges, samples.targets, suspect, strict=True)
+        if target <= SURELY_NOT and not doubtful and says_by_itself(e.response)
     ]
     copies, of = [], []
     for i, (id_, exchange) in enumerate(zip(samples.ids, samples.exchanges, strict=True)):
@@ -63,6 +67,10 @@ def with_something(
             copies.append(_put(exchange, _clutter(rng, labels, harmless), rng))
             of.append(i)
     return copies, of
+
+
+def says_by_itself(response: Turn) -> bool:
+    return len(response.text.split()) >= LEAST
 
 
 def _clutter(rng: random.Random, labels: Sequence[str], harmless: Sequence[str]) -> str:
@@ -76,7 +84,8 @@ def _put(exchange: Exchange, what: str, rng: random.Random) -> Exchange:
     response, context, space = exchange.response, exchange.context, rng.choice((" ", "\n"))
     place = rng.choice(("behind", "behind", "before", "said", "turn")) if context else rng.choice(("behind", "before"))
     if place == "turn":
-        return Exchange(response, (*context, Turn(rng.choice(SPEAKERS), what)))
+        at = len(context) if says_by_itself(response) else len(context) - 1  # "yes" stays behind its question
+        return Exchange(response, (*context[:at], Turn(rng.choice(SPEAKERS), what), *context[at:]))
     if place == "said":
         last = dataclasses.replace(context[-1], text=f"{context[-1].text}{space}{what}")
         return Exchange(response, (*context[:-1], last))

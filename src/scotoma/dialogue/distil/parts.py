@@ -71,6 +71,17 @@ def rows_of(x: Any, places: np.ndarray) -> Any:
     return [x[i] for i in places] if isinstance(x, list) else x[places]
 
 
+def joined(x: Any, more: Any) -> Any:
+    """The rows of both, as one."""
+    if isinstance(x, list):
+        return [*x, *more]
+    if isinstance(x, np.ndarray):
+        return np.concatenate([x, more])
+    from scipy.sparse import vstack
+
+    return vstack([x, more], format="csr")
+
+
 def samples(labelled: Sequence[Labelled], split: str, guideline: Guideline, *, soft: bool = True) -> Samples:
     """The items of one split that have a label; with `soft`, of the training split those too that no stage decided, by their
     soft label: what four annotators were two to two about is no label, and still tells more than nothing. Their truth is the

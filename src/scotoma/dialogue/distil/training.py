@@ -31,7 +31,7 @@ from scotoma.dialogue.distil.beside import with_something
 from scotoma.dialogue.distil.embedded import EmbeddedConfig
 from scotoma.dialogue.distil.encoder import EncoderConfig
 from scotoma.dialogue.distil.ngrams import NgramsConfig
-from scotoma.dialogue.distil.parts import Fitted, Learner, Problem, Samples, Tell, rows_of, samples
+from scotoma.dialogue.distil.parts import Fitted, Learner, Problem, Samples, Tell, joined, rows_of, samples
 from scotoma.dialogue.distil.thresholds import Aim, calibration, thresholds
 from scotoma.dialogue.guideline import Guideline
 from scotoma.dialogue.schema import SPLITS, Labelled
@@ -119,14 +119,14 @@ def distil(
     train, validation, test = (samples(labelled, split, guideline, soft=config.soft) for split in SPLITS)
     learner = ROUTES[route](config)
     clock.lap("load")
-    copies, of = with_something(train, config.beside, guideline.labels, seed)
-    x, x_validation, x_test = (
-        learner.prepare(e) for e in ([*train.exchanges, *copies], validation.exchanges, test.exchanges)
-    )
+    x, x_validation, x_test = (learner.prepare(part.exchanges) for part in (train, validation, test))
     clock.lap("prepare")
-    own = rows_of(x, np.arange(len(train)))
-    suspect = _suspects(route, learner, own, x_validation, train, validation, config, seed)
+    suspect = _suspects(route, learner, x, x_validation, train, validation, config, seed)
     clock.lap("noise")
+    copies, of = with_something(train, suspect, config.beside, guideline.labels, seed)
+    if copies:
+        x = joined(x, learner.prepare(copies))
+    clock.lap("copies")
     fitted = _fit(learner, x, x_validation, train, of, validation, suspect, config, seed, tell, folder)
     clock.lap("fit")
     z = fitted.logits(x_validation)
