@@ -3,6 +3,7 @@
     python benchmarks/moderation/run.py             # the demonstration, context against words alone, the fresh set
     python benchmarks/moderation/run.py --busy      # the same without its time; for a machine that does something else
     python benchmarks/moderation/run.py --noise     # label noise alone, into results/noise.json; half an hour
+    python benchmarks/moderation/run.py --copies    # afterwards: the same students of copies with something beside, too
     python benchmarks/moderation/run.py --smoke     # a little of everything, written to a temporary folder
 
 The demonstration is that of `scotoma demo dialogue` (scotoma/dialogue/demo/run.py). Where it is timed it begins from nothing; with
@@ -47,6 +48,7 @@ from scotoma.dialogue.demo.run import (
     by_student,
     by_vote,
     demonstrate,
+    kept_if_same,
     settings,
     votes_on,
 )
@@ -54,6 +56,7 @@ from scotoma.dialogue.distil import training
 from scotoma.dialogue.distil.parts import Learner
 from scotoma.dialogue.distil.training import DistilConfig, distil
 from scotoma.dialogue.duplicates import without_duplicates
+from scotoma.dialogue.folder import read_run
 from scotoma.dialogue.guideline import Guideline, load_guideline
 from scotoma.dialogue.packages import smalltalk
 from scotoma.dialogue.schema import Label, Labelled
@@ -63,6 +66,7 @@ from scotoma.records import Exchange, Figure, write_text
 
 FOLDER = HERE.parents[1] / "build/benchmarks/moderation"
 NOISY, SMALL = 1500, 200  # dialogues of the label noise, and of --smoke
+COPIES = 0.5  # of the training items
 NOISE, SEEDS = (0.0, 0.1, 0.2, 0.3, 0.4), (0, 1)
 REREAD = 24  # gold items on which the language model criticises itself
 TITLES = {"F1 of commitment": "f1", "precision of commitment": "precision", "recall of commitment": "recall"}
@@ -120,6 +124,21 @@ def on_fresh(
     for route in ROUTES:
         against = {k: difference(there, flagged[route], flagged[k], guideline) for k in (*f1, "vote", "equal vote")}
         out |= differences(route, against, best, "fresh_")
+    return out
+
+
+def copies(folder: Path, guideline: Guideline) -> dict[str, Figure]:
+    """F1 of students for which a share of the training items taught twice, once with something beside it, and that minus F1 of
+    the demonstration's own."""
+    labelled, out = read_run(folder / "labels").labelled(), dict[str, Figure]()
+    for route in ROUTES:
+        place, config = FOLDER / f"copies/{route}-copies", dataclasses.replace(settings(route), beside=COPIES)
+        if not kept_if_same(place, labelled, config, 0):
+            distil(labelled, place, guideline=guideline, route=route, config=config)
+        for start, there in (("", read_gold()), ("fresh_", fresh())):
+            these, own = (by_student(there, student, guideline) for student in (place, folder / route))
+            out[f"{start}{route}_copies_f1"] = against_gold(there, these, guideline)["F1 of commitment"]
+            out[f"{start}{route}_copies_minus_own_f1"] = difference(there, these, own, guideline)
     return out
 
 
@@ -205,7 +224,7 @@ def noise(route: str, dialogues: int, shares: Sequence[float], seeds: Sequence[i
                 ]
                 with tempfile.TemporaryDirectory() as place:
                     folder = Path(place) / "student"
-                    config = DistilConfig(noise=how, beside=0.0)  # type: ignore[arg-type]
+                    config = DistilConfig(noise=how)  # type: ignore[arg-type]
                     distil(labelled, folder, guideline=guideline, route=route, config=config, seed=seed)
                     flagged = np.array(list(by_student(gold, folder, guideline).values()))
                 values.append(2 * float((truth & flagged).sum()) / float(truth.sum() + flagged.sum()))
@@ -218,6 +237,7 @@ def noise(route: str, dialogues: int, shares: Sequence[float], seeds: Sequence[i
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--busy", action="store_true", help="do not time the demonstration")
+    made.add_argument("--copies", action="store_true", help="students of copies alone, after a run")
     made.add_argument("--noise", action="store_true", help="label noise alone")
     args = made.parse_args()
     begun, results = recording.begin(HERE, f"{os.cpu_count()} cores"), results_of(args.smoke)
@@ -225,6 +245,9 @@ def main() -> None:
         how: tuple[Any, ...] = (SMALL, NOISE[::2], SEEDS[:1]) if args.smoke else (NOISY, NOISE, SEEDS)
         rows = [row for route in ("ngrams", "embedded") for row in noise(route, *how)]
         write_text(results / "results/noise.json", json.dumps({**begun, "rows": rows}, indent=1) + "\n")
+        return
+    if args.copies:
+        recording.write(results, begun, copies(FOLDER / "demo", load_guideline(GUIDELINE)), keep=True)
         return
     folder = results / "demo" if args.smoke else FOLDER / "demo"
     timed = not args.busy and not args.smoke

@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beside",
         type=float,
-        default=0.5,
+        default=0.0,
         metavar="SHARE",
-        help="of the training items, copies with something harmless or a claimed label beside them, under the same label "
-        "(default 0.5; 0 where the whole of a response decides and not any part)",
+        help="of the training items, copies with something harmless or a claimed label beside them, under the same label, so "
+        "that a student is harder to talk round (default 0; not where the whole of a response decides)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx and model.int8.onnx as well")

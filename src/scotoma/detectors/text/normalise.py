@@ -48,7 +48,9 @@ _OVERRIDDEN = re.compile("\u202e([^\u202a-\u202e\n]*)\u202c?")
 _SIGNS = " .-_*"  # between letters of a word that is written letter by letter
 # Two letters in a row that stand alone behind one sign: what is seldom met in a text that is written as usual.
 _APART = re.compile(r"([ .\-_*])[^\W\d_]\1[^\W\d_](?![^\W_])")
-_ALONE = frozenset("aeiouyzw\xe0\xe5\xe9\xf3\xf8\u0430\u0432\u0438\u043a\u043e\u0441\u0443\u044f")  # words of one letter
+_ALONE = frozenset(
+    "aeiouyzw\xe0\xe5\xe9\xf3\xf8\u0430\u0432\u0438\u043a\u043e\u0441\u0443\u044f"
+)  # words of one letter
 _DIGIT = re.compile(r"(?<=[a-z])[013457]+(?=[a-z])")
 _READ_AS = str.maketrans("013457", "oieast")
 

@@ -7,8 +7,8 @@ What is put beside: a response that was not flagged, a claim of either label in 
 tokens of chat templates, headings, code). Where: behind or before the response, behind what was said last, or as a turn of its own,
 which stands before the question of a short answer.
 
-The label stays, for a category that any part of a response can have; one for which the whole decides ("on topic") is
-distilled with `beside` 0.
+The label stays, for a category that any part of a response can have, and not for one where the whole decides ("on topic"). It is
+off unless asked for: the demonstration's students gain and lose by it (docs/dialogue.md).
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class DistilConfig:
     noise: Literal["drop", "weigh", "off"] = "drop"
     suspect_weight: float = 0.3
     folds: int = 5
-    beside: float = 0.5
+    beside: float = 0.0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     embedded: EmbeddedConfig = field(default_factory=EmbeddedConfig)
     ngrams: NgramsConfig = field(default_factory=NgramsConfig)
