@@ -44,7 +44,7 @@ def find(
 ) -> Finding:
     """What `model` fails most. `eyes.sees` is a judge that reports nothing (judge A). The same arguments give the same.
 
-    `folder` keeps the checkpoint of the learnt word; whoever gives it deletes it. Raises UsageError for a model that is told
+    `folder` keeps the checkpoints of the learnt words; whoever gives it deletes it. Raises UsageError for a model that is told
     labels or draws in one call, and where nobody can tell what was drawn.
     """
     found = {

@@ -169,7 +169,8 @@ def _run_of(sign: str) -> re.Pattern[str]:
 
 @cache
 def _span_of(sign: str) -> re.Pattern[str]:
-    """Characters with the sign between any two, one of them a letter; with spaces, between wider ones."""
+    """Characters with the sign between any two, a letter among them. With spaces, between wider ones, and the letter may stand
+    further on in the line, since numbers are apart, too."""
     s = re.escape(sign)
     if sign == " ":
         wide = r"[^\S\n]{2}"
