@@ -160,6 +160,9 @@ def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look,
             command=args.command,
             given=looking.given(args),
         )
+    for number, tried in enumerate(done.edit.header["figures"].get("hardened", ()), 1):
+        shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in tried["shares"].items())
+        print(f"brought back before round {number} of hardening: {shares}", file=sys.stderr)
     what = f"{', '.join(args.concept)} from {model.name}"
     words: dict[str, Any] = {
         "command": args.command,
@@ -192,9 +195,6 @@ def _carry_out(stage: Stage, args: argparse.Namespace, model: Model, look: Look,
         found = looking.summary(seen, done.check)
         print(json.dumps({"edit": str(out), "report": str(page) if page else None, **found}))
         return done.edit
-    for number, tried in enumerate(done.edit.header["figures"].get("hardened", ()), 1):
-        shares = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in tried["shares"].items())
-        print(f"brought back before round {number} of hardening: {shares}")
     print(f"self-check: {done.check.reason}")
     print(summary(seen.comparison.figures) if seen.comparison.pairs else "figures: undecided, nobody judged")
     print(out)
