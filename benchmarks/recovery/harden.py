@@ -47,8 +47,7 @@ SIZE, FIRST_SEED = Size(104, 64, 320), 11_000_000
 
 
 def hardened(unedited: Model, task: Any, method: str, rounds: int) -> Edit:
-    (stage,) = arms.of("methods").STAGES[method]
-    config = stage[1]
+    ((_, config),) = arms.of("methods").STAGES[method]
 
     def erase(folder: Path) -> Edit:
         how = {"method": method, "settings": config, "harden": rounds, "folder": folder}
@@ -86,9 +85,8 @@ def measured(method: str, unedited: Model, judge: Judge) -> dict[str, Figure]:
             hits = round(tried["shares"][tried["probe"]] * api.HARDEN.queries)
             share = recording.rate(hits, api.HARDEN.queries)
             figures[f"{method}_hardened_{number}_{name}_found"] = dataclasses.replace(share, note=tried["probe"])
+        asked, pictures = task.task(SIZE, FIRST_SEED), arms.CACHE / "pictures"
         for arm in edits:
-            asked = task.task(SIZE, FIRST_SEED)
-            pictures = arms.CACHE / "pictures"
             found = compare(unedited, models[arm], asked, judge, steps=run.STEPS, folder=pictures)
             seen.setdefault(arm, []).append(found)
     own = {k: f for k, f in run.shares(rows, "").items() if k.startswith(method) and "_at_" not in k}

@@ -203,9 +203,9 @@ def carry_out(
     """`erase` without its last step: whether the self-check passed is for the caller to ask (`check.require`).
 
     `harden` rounds follow in which what the probe that it fails most found is erased too (auditing/hardening.py); a training
-    of its own each, from the start, and none any more once nothing brings the concept back. `folder` is where methods that train keep their checkpoints; `trained` is called when
-    there is an Edit, before anything is drawn with it; `command` and `given` go into the Evidence. Where nobody can judge
-    and that is not accepted, it stops before any work.
+    of its own each, from the start, and none any more once nothing brings the concept back. `folder` is where methods that
+    train keep their checkpoints; `trained` is called when there is an Edit, before anything is drawn with it; `command` and
+    `given` go into the Evidence. Where nobody can judge and that is not accepted, it stops before any work.
     """
     look = look.filled("a", Size(), SELF_CHECK_SEED)
     concepts, alternatives = named(model, concept, instead)

@@ -48,9 +48,8 @@ _OVERRIDDEN = re.compile("\u202e([^\u202a-\u202e\n]*)\u202c?")
 _SIGNS = " .-_*"  # between letters of a word that is written letter by letter
 # Two letters in a row that stand alone behind one sign: what is seldom met in a text that is written as usual.
 _APART = re.compile(r"([ .\-_*])[^\W\d_]\1[^\W\d_](?![^\W_])")
-_ALONE = frozenset(
-    "aeiouyzw\xe0\xe5\xe9\xf3\xf8\u0430\u0432\u0438\u043a\u043e\u0441\u0443\u044f"
-)  # words of one letter
+# Words of one letter.
+_ALONE = frozenset("aeiouyzw\xe0\xe5\xe9\xf3\xf8\u0430\u0432\u0438\u043a\u043e\u0441\u0443\u044f")
 _DIGIT = re.compile(r"(?<=[a-z])[013457]+(?=[a-z])")
 _READ_AS = str.maketrans("013457", "oieast")
 
@@ -119,14 +118,14 @@ def _in_latin(text: str) -> str:
     """Word by word, since one expression for "has a Latin letter and a look-alike" takes cubic time on a long word."""
     if not _ALIKE.search(text):
         return text
-    mixed = [m[0] for m in _WORDS.finditer(text) if _LATIN.search(m[0]) and _ALIKE.search(m[0])]
+    mixed = {word for word in _WORDS.findall(text) if _LATIN.search(word) and _ALIKE.search(word)}
     if not mixed:
         return text
     whole = any(_is_alike(c) for word in mixed for c in word) and not any(map(_of_another_script, set(text)))
 
     def latin(word: re.Match[str]) -> str:
-        alike = all(map(_is_alike, word[0])) if whole else False
-        return word[0].translate(_ALIKES) if alike or (_LATIN.search(word[0]) and _ALIKE.search(word[0])) else word[0]
+        alike = word[0] in mixed or (whole and all(map(_is_alike, word[0])))
+        return word[0].translate(_ALIKES) if alike else word[0]
 
     return unicodedata.normalize("NFC", _WORDS.sub(latin, text))
 
@@ -198,14 +197,13 @@ def _with_letters(text: str) -> str:
     two, other words that begin with a letter ("t0"), too. Numbers and what begins with one stay."""
     if not _DIGIT.search(text):
         return text
-    told = sum(len(m[0]) > 3 and bool(_DIGIT.search(m[0])) for m in islice(_WORDS.finditer(text), LONGEST))
+    found = [word for word in _WORDS.findall(text) if len(word) > 3 and _DIGIT.search(word)]
 
     def read(word: re.Match[str]) -> str:
-        found = len(word[0]) > 3 and _DIGIT.search(word[0])
-        small = told > 1 and _LATIN.match(word[0]) and not word[0][1:].isupper() and word[0].isalnum()
-        return word[0].translate(_READ_AS) if found or small else word[0]
+        small = len(found) > 1 and _LATIN.match(word[0]) and not word[0][1:].isupper() and word[0].isalnum()
+        return word[0].translate(_READ_AS) if small or (len(word[0]) > 3 and _DIGIT.search(word[0])) else word[0]
 
-    return _WORDS.sub(read, text) if told else text
+    return _WORDS.sub(read, text) if found else text
 
 
 def bare(text: str) -> str:
